@@ -1,0 +1,5 @@
+"""dafne-dante: a hospital improves a shared segmentation model; only a small signed delta leaves the house."""
+
+from dafne_dante._version import __version__
+
+__all__ = ["__version__"]

@@ -1,0 +1,175 @@
+"""Settings: frozen, read from one TOML file and the environment, handed in from outside.
+
+Terms: the configuration folder holds `settings.toml`, the site's signing key and the list of trusted keys. It is
+`DAFNE_DANTE_CONFIG` where that is set, else the platform's folder for user configuration.
+
+Invariants: command line before environment before file; every fault of a file is reported at once; the API key is
+never part of a representation, a message or a log; the settings file is readable by its owner only (0600).
+"""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from dafne_dante.durable import make_folder, read_bounded, write_atomically
+from dafne_dante.errors import SettingsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the same parser under its name before Python 3.11
+    import tomli as tomllib
+
+__all__ = ["SETTINGS_FILE", "Settings", "configuration_folder", "load_settings", "write_settings"]
+
+SETTINGS_FILE = "settings.toml"
+_MAX_BYTES = 256 * 1024
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a site or an operator has set.
+
+    Attributes:
+        folder: the configuration folder.
+        server: base URL of the federation server, ending with "/"; empty when there is none.
+        api_key: the key for that server; empty when there is none. Never shown.
+        timeout_s: seconds to wait for a connection or for the next bytes of an answer.
+        max_norm_ratio: an update longer than this share of its base's length is refused by the operator.
+        dice_margin: how far the Dice of a label may fall on the operator's cases before a merge backs off.
+    """
+
+    folder: Path
+    server: str = ""
+    api_key: str = field(default="", repr=False)
+    timeout_s: float = 60.0
+    max_norm_ratio: float = 1.0
+    dice_margin: float = 0.02
+
+
+_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "federation": ("server", "api_key", "timeout_s"),
+    "operator": ("max_norm_ratio", "dice_margin"),
+}
+_NUMBERS = {"timeout_s": (0.1, 3600.0), "max_norm_ratio": (1e-3, 100.0), "dice_margin": (0.0, 1.0)}
+
+
+def configuration_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder of settings and keys; nothing is created."""
+    return Path(environment.get("DAFNE_DANTE_CONFIG") or platformdirs.user_config_dir("dafne-dante"))
+
+
+def load_settings(folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read `settings.toml` of the folder, then let `DAFNE_DANTE_SERVER`, `..._API_KEY`, `..._TIMEOUT_S` replace it.
+
+    Raises:
+        SettingsError: the file is not TOML, or holds unknown or malformed settings; all are listed in one message.
+    """
+    folder = folder or configuration_folder(environment)
+    path = folder / SETTINGS_FILE
+    found = _flatten(_parse(path)) if path.is_file() else {}
+    for name in ("server", "api_key", "timeout_s"):
+        value = environment.get(f"DAFNE_DANTE_{name.upper()}")
+        if value:
+            found[name] = _number_or_text(name, value)
+    values, faults = _checked(found)
+    if faults:
+        raise SettingsError(f"{SETTINGS_FILE} or the environment: " + "; ".join(faults))
+    return Settings(folder=folder, **values)
+
+
+def write_settings(settings: Settings) -> Path:
+    """Write `settings.toml` into the settings' folder, readable by its owner only, and return its path."""
+    make_folder(settings.folder)
+    lines: list[str] = []
+    for section, names in _SECTIONS.items():
+        lines.append(f"[{section}]")
+        lines += [f"{name} = {_toml(getattr(settings, name))}" for name in names]
+    path = settings.folder / SETTINGS_FILE
+    write_atomically(path, ("\n".join(lines) + "\n").encode(), mode=0o600)
+    return path
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_bounded(path, max_bytes=_MAX_BYTES).decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # The parser's own message may quote the line that holds the key.
+        line = re.search(r"line (\d+)", str(error))
+        where = f"line {line.group(1)}" if line else "its text"
+        raise SettingsError(f"expected {SETTINGS_FILE} to be TOML, found a fault at {where}; correct it") from None
+
+
+def _flatten(document: dict[str, Any]) -> dict[str, Any]:
+    """One level of names; what is unknown keeps a dotted name, so that it is reported."""
+    flat: dict[str, Any] = {}
+    for section, content in document.items():
+        if isinstance(content, dict):
+            for name, value in content.items():
+                flat[name if name in _SECTIONS.get(section, ()) else f"{section}.{name}"] = value
+        else:
+            flat[f".{section}"] = content
+    return flat
+
+
+def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    known = {item.name for item in fields(Settings)} - {"folder"}
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, value in found.items():
+        if name not in known:
+            faults.append(f"unknown setting {name.lstrip('.')}")
+        elif fault := _fault(name, value):
+            faults.append(fault)
+        else:
+            values[name] = float(value) if name in _NUMBERS else value
+    if values.get("server") and not values["server"].endswith("/"):
+        values["server"] += "/"
+    return values, faults
+
+
+def _fault(name: str, value: Any) -> str:
+    """What is wrong with one setting, in words; empty when nothing is. Never quotes the API key."""
+    if name in _NUMBERS:
+        low, high = _NUMBERS[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            return f"{name} must be a number from {low:g} to {high:g}"
+    elif not isinstance(value, str):
+        return f"{name} must be a text in quotes"
+    elif name == "server" and value and not _is_acceptable_url(value):
+        return "server must be an https:// address (plain http:// only on this machine)"
+    return ""
+
+
+def _is_acceptable_url(value: str) -> bool:
+    """The key travels in the body of every call, so plain HTTP is for loopback only."""
+    try:
+        parts = urlsplit(value)
+        return bool(parts.hostname) and (
+            parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+        )
+    except ValueError:
+        return False
+
+
+def _number_or_text(name: str, value: str) -> Any:
+    if name not in _NUMBERS:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _toml(value: str | float) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(float(value))

@@ -1,0 +1,183 @@
+"""Every error that dafne-dante raises, in one tree, branched by who must act.
+
+    DanteError
+    ├── AnnotationError            the person who labelled the study, or who chose the folder
+    │   ├── UnreadableImageError       a file that cannot be read as an image
+    │   ├── GeometryMismatchError      image and label do not describe the same grid
+    │   ├── UnknownLabelError          a label value or name that nobody declared
+    │   └── NotEnoughCasesError        nothing, or too little, to learn from
+    ├── ModelError                 whoever made or chose the model
+    │   ├── UnsafeModelError           a file that would run code
+    │   ├── UnsupportedModelError      a readable file of a type we do not handle
+    │   ├── DamagedModelError          truncated, or weights that do not fit their plan
+    │   └── IncompatibleModelError     another family, other labels, other channels
+    ├── DeltaError                 the operator, or the site that sent the update
+    │   ├── DeltaFormatError           not a delta, an unknown key, a manifest that lies
+    │   ├── DeltaTooLargeError         a file, header or tensor beyond its limit
+    │   ├── DeltaSignatureError        not signed, or not by a key that is trusted
+    │   ├── DeltaDigestError           bytes that differ from those that were signed
+    │   ├── DeltaBaseError             made from another base model
+    │   ├── DeltaShapeError            a tensor that does not fit the base
+    │   ├── DeltaValueError            not a number, or infinite
+    │   ├── DeltaNormError             a step of absurd length
+    │   └── DeltaReplayError           an update that was seen before
+    ├── TrustError                 the operator or the site's administrator: keys and signatures
+    ├── TransportError             the network, the server or its administrator
+    │   ├── ServerUnreachableError     no answer
+    │   ├── AccessDeniedError          a wrong key, or no permission
+    │   └── ServerAnswerError          an answer that is not what the protocol says
+    ├── TrainingError              the person who started the training
+    ├── SettingsError              whoever wrote the settings file
+    └── StorageError               the machine's administrator: disk full, no permission
+
+Messages say what was expected, what was found and what to do. They never carry patient names, UIDs, dates of
+studies, directories or keys; a file is named by its base name.
+"""
+
+__all__ = [
+    "AccessDeniedError",
+    "AnnotationError",
+    "DamagedModelError",
+    "DanteError",
+    "DeltaBaseError",
+    "DeltaDigestError",
+    "DeltaError",
+    "DeltaFormatError",
+    "DeltaNormError",
+    "DeltaReplayError",
+    "DeltaShapeError",
+    "DeltaSignatureError",
+    "DeltaTooLargeError",
+    "DeltaValueError",
+    "GeometryMismatchError",
+    "IncompatibleModelError",
+    "ModelError",
+    "NotEnoughCasesError",
+    "ServerAnswerError",
+    "ServerUnreachableError",
+    "SettingsError",
+    "StorageError",
+    "TrainingError",
+    "TransportError",
+    "TrustError",
+    "UnknownLabelError",
+    "UnreadableImageError",
+    "UnsafeModelError",
+    "UnsupportedModelError",
+]
+
+
+class DanteError(Exception):
+    """Root of every error that dafne-dante raises on purpose."""
+
+
+class AnnotationError(DanteError):
+    """The labelled data cannot be used as it is."""
+
+
+class UnreadableImageError(AnnotationError):
+    """A file cannot be read as a medical image."""
+
+
+class GeometryMismatchError(AnnotationError):
+    """Image and label do not describe the same grid."""
+
+
+class UnknownLabelError(AnnotationError):
+    """A label value or name that nobody declared."""
+
+
+class NotEnoughCasesError(AnnotationError):
+    """There is nothing, or too little, to learn from."""
+
+
+class ModelError(DanteError):
+    """A model cannot be used."""
+
+
+class UnsafeModelError(ModelError):
+    """A model file would run code if it were loaded the usual way."""
+
+
+class UnsupportedModelError(ModelError):
+    """A model file is readable, but of a kind that dafne-dante does not handle."""
+
+
+class DamagedModelError(ModelError):
+    """A model file is truncated, or its weights do not fit its plan."""
+
+
+class IncompatibleModelError(ModelError):
+    """Two models, or a model and a set of cases, do not belong together."""
+
+
+class DeltaError(DanteError):
+    """A delta is refused."""
+
+
+class DeltaFormatError(DeltaError):
+    """Not a delta, an unknown key, or a manifest that does not tell the truth."""
+
+
+class DeltaTooLargeError(DeltaError):
+    """A file, header or tensor is beyond its limit."""
+
+
+class DeltaSignatureError(DeltaError):
+    """A delta is not signed, or not by a key that is trusted."""
+
+
+class DeltaDigestError(DeltaError):
+    """Stored bytes differ from those that were signed."""
+
+
+class DeltaBaseError(DeltaError):
+    """A delta was made from another base model."""
+
+
+class DeltaShapeError(DeltaError):
+    """A tensor does not fit the base model."""
+
+
+class DeltaValueError(DeltaError):
+    """A tensor holds something that is not a finite number."""
+
+
+class DeltaNormError(DeltaError):
+    """A delta is an absurdly long step."""
+
+
+class DeltaReplayError(DeltaError):
+    """An update was seen before."""
+
+
+class TrustError(DanteError):
+    """A key or a signature is missing, malformed or not trusted."""
+
+
+class TransportError(DanteError):
+    """Something went wrong between this machine and a federation server."""
+
+
+class ServerUnreachableError(TransportError):
+    """The server gave no answer."""
+
+
+class AccessDeniedError(TransportError):
+    """The server refused the key, or the key lacks the permission."""
+
+
+class ServerAnswerError(TransportError):
+    """The server's answer is not what the protocol says."""
+
+
+class TrainingError(DanteError):
+    """Training cannot start or cannot go on."""
+
+
+class SettingsError(DanteError):
+    """The settings file or a setting is wrong."""
+
+
+class StorageError(DanteError):
+    """A file cannot be written or read: disk full, no permission, no such folder."""

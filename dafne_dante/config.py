@@ -99,7 +99,8 @@ def write_settings(settings: Settings) -> Path:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_bounded(path, max_bytes=_MAX_BYTES).decode("utf-8"))
+        document: dict[str, Any] = tomllib.loads(read_bounded(path, max_bytes=_MAX_BYTES).decode("utf-8"))
+        return document
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         # The parser's own message may quote the line that holds the key.
         line = re.search(r"line (\d+)", str(error))

@@ -1,0 +1,118 @@
+"""Device and numerics: float32 or bfloat16, plain or channels-last memory, whichever is faster on this machine.
+
+Terms: numerics is the pair of choices; a probe times training steps of the network itself. The answer is remembered
+in a small file per machine, network and torch version, so that runs on one machine repeat exactly and the probe is
+paid once.
+
+Invariants: float16 is never used (14 times slower than float32 on a CPU, SCIENCE.md section 9); bfloat16 only where
+the processor has the instructions; another choice than plain float32 must win by a tenth, since timings are noisy.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dafne_dante.durable import make_folder, read_bounded, write_atomically
+from dafne_dante.models.plan import ModelPlan
+
+__all__ = ["Numerics", "as_channels_last", "choose_device", "remembered_numerics", "set_memory_format"]
+
+_FILE = "hardware.json"
+_MAX_BYTES = 1 << 20
+_MUST_WIN_BY = 0.9
+_TIMED_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """bfloat16 autocast, and channels-last memory."""
+
+    bfloat16: bool = False
+    channels_last: bool = False
+
+
+def choose_device() -> torch.device:
+    """The first CUDA device where there is one, else the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def remembered_numerics(network: nn.Module, plan: ModelPlan, batch_size: int, folder: Path) -> Numerics:
+    """The numerics for training this network here: from `hardware.json` in `folder`, else probed and remembered."""
+    device = next(network.parameters()).device
+    key = _key(plan, batch_size, device)
+    known = _load(folder / _FILE)
+    if key in known:
+        return known[key]
+    numerics = _probe(network, plan, batch_size, device)
+    make_folder(folder)
+    content = {name: asdict(value) for name, value in (known | {key: numerics}).items()}
+    write_atomically(folder / _FILE, json.dumps(content, sort_keys=True, indent=1).encode())
+    return numerics
+
+
+def as_channels_last(tensor: Tensor) -> Tensor:
+    """The tensor (B, C, *patch) with channels innermost in memory; others as they are."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.contiguous(memory_format=formats[tensor.dim()]) if tensor.dim() in formats else tensor
+
+
+def set_memory_format(network: nn.Module, *, channels_last: bool) -> None:
+    """Lay the weights of convolutions out channels-last, or plainly again; values and names stay."""
+    for parameter in network.parameters():
+        plain = parameter.data.contiguous()
+        parameter.data = as_channels_last(plain) if channels_last else plain
+
+
+def _probe(network: nn.Module, plan: ModelPlan, batch_size: int, device: torch.device) -> Numerics:
+    if device.type == "cuda":
+        return Numerics(bfloat16=torch.cuda.is_bf16_supported(), channels_last=True)
+    candidates = [Numerics(), Numerics(channels_last=True)]
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        candidates += [Numerics(bfloat16=True), Numerics(bfloat16=True, channels_last=True)]
+    seconds = {candidate: _time(network, plan, batch_size, candidate) for candidate in candidates}
+    best = min(candidates, key=lambda candidate: seconds[candidate])
+    return best if seconds[best] < _MUST_WIN_BY * seconds[Numerics()] else Numerics()
+
+
+def _time(network: nn.Module, plan: ModelPlan, batch_size: int, numerics: Numerics) -> float:
+    """Seconds of the fastest of a few forward and backward passes, after one that warms up; gradients are dropped."""
+    batch = torch.zeros(batch_size, plan.in_channels, *plan.patch)
+    if numerics.channels_last:
+        batch = as_channels_last(batch)
+        set_memory_format(network, channels_last=True)
+    times: list[float] = []
+    for _ in range(1 + _TIMED_STEPS):
+        begin = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=numerics.bfloat16):
+            output = network(batch)
+        if output.requires_grad:
+            output.float().square().mean().backward()
+        times.append(time.perf_counter() - begin)
+    network.zero_grad(set_to_none=True)
+    set_memory_format(network, channels_last=False)
+    return min(times[1:])
+
+
+def _key(plan: ModelPlan, batch_size: int, device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu-{torch.get_num_threads()}"
+    shape = (plan.architecture, plan.in_channels, plan.levels, plan.first_channels, plan.patch, plan.strides)
+    text = f"{torch.__version__}|{torch.backends.cpu.get_cpu_capability()}|{name}|{batch_size}|{shape}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _load(path: Path) -> dict[str, Numerics]:
+    """What was remembered; a file that cannot be understood is only a cache and is made anew."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(read_bounded(path, max_bytes=_MAX_BYTES))
+        return {
+            str(key): Numerics(bool(value["bfloat16"]), bool(value["channels_last"])) for key, value in content.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}

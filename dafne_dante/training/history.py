@@ -1,0 +1,44 @@
+"""The record of a training run: one row an epoch, as `history.csv`.
+
+Columns: epoch (from 1), seconds (since training began), train_loss, val_loss, dice_mean, dice_<label>...,
+trainable_parameters, learning_rate. Dice is measured on the held-out cases on the network's own grid; a value that
+does not exist (no held-out case, a label that does not occur) is an empty field.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dafne_dante.durable import write_atomically
+
+__all__ = ["EpochRecord", "write_history"]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row; `dice` maps "mean" and every label to its value or None."""
+
+    epoch: int
+    seconds: float
+    train_loss: float
+    val_loss: float | None
+    dice: Mapping[str, float | None] = field(default_factory=dict)
+    trainable_parameters: int = 0
+    learning_rate: float = 0.0
+
+
+def write_history(path: Path, records: Sequence[EpochRecord], labels: Sequence[str]) -> None:
+    """Write the rows so far, atomically; StorageError where the disk refuses."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = ["mean", *labels]
+    columns = ["epoch", "seconds", "train_loss", "val_loss", *(f"dice_{name}" for name in names)]
+    writer.writerow([*columns, "trainable_parameters", "learning_rate"])
+    for record in records:
+        numbers = [record.train_loss, record.val_loss, *(record.dice.get(name) for name in names)]
+        cells = ["" if number is None else f"{number:.6f}" for number in numbers]
+        tail = [str(record.trainable_parameters), f"{record.learning_rate:.3g}"]
+        writer.writerow([str(record.epoch), f"{record.seconds:.3f}", *cells, *tail])
+    write_atomically(path, text.getvalue().encode())

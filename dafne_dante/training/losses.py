@@ -1,0 +1,32 @@
+"""Dice plus cross-entropy over the voxels that somebody labelled.
+
+Terms: logits (B, 1 + labels, *patch); target (B, *patch) integer; known (B, *patch) bool. A voxel that is not known
+counts in neither term, so a slice nobody looked at never teaches background.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["dice_cross_entropy"]
+
+_SMOOTH = 1e-5
+
+
+def dice_cross_entropy(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Mean soft-Dice loss over foreground labels and the samples, plus mean cross-entropy; a float32 scalar.
+
+    With every voxel known this is MONAI's DiceCELoss(include_background=False, softmax=True, to_onehot_y=True). The
+    Dice term is Milletari et al. 2016 (arXiv 1606.04797) without the squares in the denominator.
+    """
+    logits = logits.float()
+    weight = known.to(logits.dtype)
+    cross_entropy = functional.cross_entropy(logits, target.long(), reduction="none")
+    cross_entropy = (cross_entropy * weight).sum() / weight.sum().clamp(min=1.0)
+    probability = logits.softmax(dim=1)[:, 1:] * weight[:, None]
+    truth = functional.one_hot(target.long(), logits.shape[1]).movedim(-1, 1)[:, 1:] * weight[:, None]
+    axes = tuple(range(2, logits.dim()))
+    overlap = (probability * truth).sum(axes)
+    size = probability.sum(axes) + truth.sum(axes)
+    dice = 1 - (2 * overlap + _SMOOTH) / (size + _SMOOTH)
+    return torch.as_tensor(dice.mean() + cross_entropy)

@@ -1,0 +1,63 @@
+"""Cases prepared once for training and validation.
+
+Terms: a prepared case holds image (C, Z, X, Y) float32, target (Z, X, Y) uint8 and known (Z,) bool on the grid that
+the network sees. For a 2D plan every annotated slice of a case becomes one prepared case with image (C, X, Y),
+target (X, Y) and known () True.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dafne_dante.annotations.case import Case
+from dafne_dante.errors import IncompatibleModelError
+from dafne_dante.models.plan import ModelPlan
+from dafne_dante.models.predict import check_channels
+from dafne_dante.models.preprocess import PreparedImage, prepare_image, prepare_known, prepare_segmentation
+
+__all__ = ["PreparedCase", "prepare_cases"]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedCase:
+    """One case, or one slice, on the network's grid; shapes in the module docstring."""
+
+    prepared: PreparedImage
+    target: npt.NDArray[np.uint8]
+    known: npt.NDArray[np.bool_]
+
+    @property
+    def known_voxels(self) -> npt.NDArray[np.bool_]:
+        """Known, broadcast over the target's shape."""
+        axes = (slice(None),) * self.known.ndim + (None,) * (self.target.ndim - self.known.ndim)
+        return np.broadcast_to(self.known[axes], self.target.shape)
+
+
+def prepare_cases(cases: Sequence[Case], plan: ModelPlan) -> list[PreparedCase]:
+    """Prepare every case for the plan; IncompatibleModelError when labels or contrasts differ from the plan's."""
+    prepared: list[PreparedCase] = []
+    for case in cases:
+        if case.labels != plan.labels:
+            raise IncompatibleModelError(
+                f"expected cases labelled {', '.join(plan.labels)}, found {', '.join(case.labels)}"
+            )
+        check_channels(plan, case.image.shape[0])
+        prepared += _slices(case, plan) if plan.dimensions == 2 else [_volume(case, plan)]
+    return prepared
+
+
+def _volume(case: Case, plan: ModelPlan) -> PreparedCase:
+    image = prepare_image(case.image, case.spacing_mm, plan)
+    target = prepare_segmentation(case.segmentation, image.record)
+    return PreparedCase(image, target, prepare_known(case.annotated, image.record))
+
+
+def _slices(case: Case, plan: ModelPlan) -> list[PreparedCase]:
+    found: list[PreparedCase] = []
+    for index in np.flatnonzero(case.annotated):
+        image = prepare_image(case.image[..., index], case.spacing_mm, plan)
+        target = prepare_segmentation(case.segmentation[..., index], image.record)
+        found.append(PreparedCase(image, target, np.array(True)))
+    return found

@@ -17,7 +17,7 @@ __all__ = ["configure_unet3d"]
 
 _MULTIPLE = 8
 _SMALLEST_AXIS = 16
-CPU_PATCH_VOXELS = 32 * 48 * 48
+CPU_PATCH_VOXELS = 32 * 64 * 64
 GPU_PATCH_VOXELS = 64 * 128 * 128
 
 

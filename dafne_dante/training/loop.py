@@ -84,18 +84,21 @@ def fit(
         raise TrainingError(f"expected at least one epoch and one step, found {recipe.epochs} epochs")
     torch.manual_seed(recipe.seed)
     device = next(network.parameters()).device
-    sampler = PatchSampler(training, plan.patch, recipe.seed)
+    sampler = PatchSampler(training, plan, recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     if recipe.numerics.channels_last:
         set_memory_format(network, channels_last=True)
     method.prepare(network, torch.zeros(1, plan.in_channels, *plan.patch, device=device))
+    network.train()
     method.advance(network, 1, recipe.epochs)
     optimizer = torch.optim.AdamW(_groups(method, network, recipe), lr=recipe.learning_rate)
     history: list[EpochRecord] = []
     best: tuple[tuple[float, float], int, dict[str, Tensor]] | None = None
     begin = time.perf_counter()
     for epoch in range(1, recipe.epochs + 1):
-        if epoch > 1 and method.advance(network, epoch, recipe.epochs):
+        network.train()
+        # After train(), so that the method can hold a frozen part in evaluation mode.
+        if method.advance(network, epoch, recipe.epochs):
             _add_released(optimizer, _groups(method, network, recipe))
         train_loss = _train_epoch(network, optimizer, sampler, generator, recipe=recipe, epoch=epoch)
         val_loss, dice = validate(network, plan, held_out)
@@ -140,7 +143,6 @@ def _train_epoch(
     epoch: int,
 ) -> float:
     """Mean loss of one epoch; the loss stays on the device until the epoch ends, so no step waits for it."""
-    network.train()
     device = next(network.parameters()).device
     total = torch.zeros((), device=device)
     for step in range(recipe.steps_per_epoch):

@@ -2,12 +2,16 @@
 
 Terms: a batch is image (B, C, *patch) float32, target (B, *patch) int64, known (B, *patch) bool, on the CPU.
 
-Invariants: two of three patches are centred on a labelled voxel, the label drawn first and evenly, so that a small
-structure is seen as often as a large one; the centre of every patch lies on a known slice; what lies outside the
-case is zero, as in the padding that stock inference adds. All randomness comes from one generator.
+Invariants
+- A case is padded exactly as for inference before patches are drawn, and half of the patches lie anywhere in it:
+  instance norm sees the share of empty padding that the windows of the sliding window have. Without that, Dice on
+  whole volumes stays 0.1 below Dice on patches.
+- The other half is centred on a labelled voxel, the label drawn first and evenly, so that a small structure is seen
+  as often as a large one.
+- Padding is not known: it counts neither as background nor as anything else. All randomness comes from one generator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +21,13 @@ import torch
 from torch import Tensor
 
 from dafne_dante.errors import NotEnoughCasesError
+from dafne_dante.models.plan import ModelPlan
+from dafne_dante.models.preprocess import pad_for_network
 from dafne_dante.training.prepared import PreparedCase
 
 __all__ = ["Batch", "PatchSampler"]
 
-_FOREGROUND_SHARE = 2 / 3
+_FOREGROUND_SHARE = 0.5
 _KEPT_CENTRES = 20_000
 
 
@@ -34,16 +40,26 @@ class Batch:
     known: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class _PaddedCase:
+    """image (C, *shape), target and known (*shape), for each label its voxels (n, axes), and whether slices miss."""
+
+    image: npt.NDArray[np.float32]
+    target: npt.NDArray[np.uint8]
+    known: npt.NDArray[np.bool_]
+    centres: tuple[npt.NDArray[np.int64], ...]
+    partly_known: bool
+
+
 class PatchSampler:
     """Draws batches from cases; NotEnoughCasesError when no case has a known voxel."""
 
-    def __init__(self, cases: Sequence[PreparedCase], patch: Sequence[int], seed: int) -> None:
-        self._cases = [case for case in cases if case.known.any()]
+    def __init__(self, cases: Sequence[PreparedCase], plan: ModelPlan, seed: int) -> None:
+        self._patch = plan.patch
+        self._random = np.random.default_rng(seed)
+        self._cases = [self._pad(case, plan) for case in cases if case.known.any()]
         if not self._cases:
             raise NotEnoughCasesError("expected at least one annotated slice to learn from, found none")
-        self._patch = tuple(patch)
-        self._random = np.random.default_rng(seed)
-        self._centres = [self._foreground(case) for case in self._cases]
         self._queue: list[int] = []
 
     def draw(self, size: int) -> Batch:
@@ -55,43 +71,46 @@ class PatchSampler:
     def _draw_one(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         if not self._queue:
             self._queue = [int(index) for index in self._random.permutation(len(self._cases))]
-        index = self._queue.pop()
-        case, shape = self._cases[index], self._cases[index].target.shape
+        case = self._cases[self._queue.pop()]
         start = [
             int(np.clip(centre - size // 2, 0, max(0, length - size)))
-            for centre, size, length in zip(self._centre(index), self._patch, shape, strict=True)
+            for centre, size, length in zip(self._centre(case), self._patch, case.target.shape, strict=True)
         ]
-        image = self._cut(case.prepared.image, start)
-        return image, self._cut(case.target, start), self._cut(case.known_voxels, start, fill=True)
+        return self._cut(case.image, start), self._cut(case.target, start), self._cut(case.known, start)
 
-    def _centre(self, index: int) -> npt.NDArray[np.int64]:
-        centres = self._centres[index]
-        if centres and self._random.random() < _FOREGROUND_SHARE:
-            voxels = centres[self._random.integers(len(centres))]
+    def _centre(self, case: _PaddedCase) -> npt.NDArray[np.int64]:
+        if case.centres and self._random.random() < _FOREGROUND_SHARE:
+            voxels = case.centres[self._random.integers(len(case.centres))]
             centre: npt.NDArray[np.int64] = voxels[self._random.integers(len(voxels))]
             return centre
-        case = self._cases[index]
-        centre = np.array([self._random.integers(size) for size in case.target.shape])
-        if case.known.ndim:
-            centre[0] = self._random.choice(np.flatnonzero(case.known))
-        return centre
+        anywhere = np.array([self._random.integers(size) for size in case.target.shape])
+        if not case.known[anywhere[0]].any() and case.partly_known:
+            # In a partly labelled volume a patch far from every labelled slice would teach nothing.
+            anywhere[0] = self._random.choice(np.flatnonzero(case.known.any(axis=tuple(range(1, case.known.ndim)))))
+        return anywhere
 
-    def _foreground(self, case: PreparedCase) -> list[npt.NDArray[np.int64]]:
-        """For each label that occurs on known slices, voxel indices (n, axes); at most 20,000 of each are kept."""
-        found: list[npt.NDArray[np.int64]] = []
-        for value in np.unique(case.target[case.known_voxels]):
+    def _pad(self, case: PreparedCase, plan: ModelPlan) -> _PaddedCase:
+        image, inner = pad_for_network(case.prepared.image, plan)
+        target = np.zeros(image.shape[1:], np.uint8)
+        known = np.zeros(image.shape[1:], bool)
+        target[inner], known[inner] = case.target, case.known_voxels
+        return _PaddedCase(image, target, known, tuple(self._label_voxels(target, known)), not bool(case.known.all()))
+
+    def _label_voxels(
+        self, target: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]
+    ) -> Iterator[npt.NDArray[np.int64]]:
+        """Known voxels of each label that occurs; at most 20,000 of each are kept."""
+        for value in np.unique(target[known]):
             if value:
-                voxels = np.argwhere((case.target == value) & case.known_voxels)
-                kept = self._random.permutation(len(voxels))[:_KEPT_CENTRES]
-                found.append(voxels[kept])
-        return found
+                voxels = np.argwhere((target == value) & known)
+                yield voxels[self._random.permutation(len(voxels))[:_KEPT_CENTRES]]
 
-    def _cut(self, volume: npt.NDArray[Any], start: Sequence[int], *, fill: bool = False) -> npt.NDArray[Any]:
-        """The patch at `start` of the last axes, padded at the end where the case is smaller."""
+    def _cut(self, volume: npt.NDArray[Any], start: Sequence[int]) -> npt.NDArray[Any]:
+        """The patch at `start` of the last axes, padded with zeros at the end where the case is smaller."""
         lead = volume.ndim - len(self._patch)
         box = tuple(slice(low, low + size) for low, size in zip(start, self._patch, strict=True))
         piece = volume[(slice(None),) * lead + box]
         missing = [size - have for size, have in zip(self._patch, piece.shape[lead:], strict=True)]
         if any(missing):
-            piece = np.pad(piece, [(0, 0)] * lead + [(0, gap) for gap in missing], constant_values=fill)
+            piece = np.pad(piece, [(0, 0)] * lead + [(0, gap) for gap in missing])
         return np.ascontiguousarray(piece)

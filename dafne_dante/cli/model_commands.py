@@ -1,0 +1,207 @@
+"""Commands around models and cases: train, improve, predict, evaluate, inspect, apply."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dafne_dante.cli.output import epoch_bar, errors_console, print_object
+from dafne_dante.config import configuration_folder, load_settings
+
+__all__ = ["apply", "evaluate", "improve", "inspect", "predict", "train"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Folder = Annotated[Path, typer.Option(help="Folder of labelled cases (nnU-Net layout, or image + one mask a label).")]
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs; a sensible number when left out.")]
+Seed = Annotated[int, typer.Option(min=0, help="One seed, one result.")]
+
+
+def train(
+    data: Folder,
+    out: Out,
+    architecture: Annotated[str, typer.Option(help="unet3d.")] = "unet3d",
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a new model from labelled cases: OUT/model.model and OUT/history.csv."""
+    from dafne_dante.annotations.folders import read_cases
+    from dafne_dante.durable import make_folder
+    from dafne_dante.models.file import write_model
+    from dafne_dante.training.history import write_history
+    from dafne_dante.training.scratch import train_from_scratch
+
+    if architecture != "unet3d":
+        raise typer.BadParameter(f"expected unet3d, found {architecture}", param_hint="--architecture")
+    make_folder(out)
+    cases = read_cases(data)
+    bar, move = epoch_bar("train")
+    with bar:
+        trained = train_from_scratch(
+            cases,
+            epochs=epochs,
+            seed=seed,
+            cache=configuration_folder(),
+            on_epoch=lambda record, total: move(record.epoch, total, record.dice["mean"]),
+        )
+    labels = trained.model.plan.labels
+    write_model(trained.model, out / "model.model")
+    write_history(out / "history.csv", trained.result.history, labels)
+    answer = {
+        "dice": trained.dice,
+        "cases": len(cases),
+        "epochs": len(trained.result.history),
+        "best_epoch": trained.result.best_epoch,
+        "model_id": str(trained.model.model_id),
+        "model_bytes": (out / "model.model").stat().st_size,
+    }
+    print_object(answer, as_json=as_json, text=lambda: f"model.model: held-out Dice {_dice(trained.dice)}")
+
+
+def improve(
+    data: Folder,
+    out: Out,
+    base: Annotated[Path | None, typer.Option(help="The global model as a file.")] = None,
+    server: Annotated[str | None, typer.Option(help="Base URL of the federation server.")] = None,
+    model_type: Annotated[str, typer.Option("--type", help="The model's type on the server.")] = "",
+    method: Annotated[str, typer.Option(help="lora, gradual-unfreezing or full.")] = "lora",
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    upload: Annotated[bool, typer.Option("--upload", help="Send the delta when the gate passes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Improve a global model from a site's own cases: improved.model, update.delta, history.csv, summary.json."""
+    from dafne_dante.adaptation.method import METHOD_NAMES
+    from dafne_dante.plugin.improve import ImprovementRequest, Progress
+    from dafne_dante.plugin.improve import improve as run
+
+    _check_source(base, server, model_type, upload)
+    if method not in METHOD_NAMES:
+        raise typer.BadParameter(f"expected one of {', '.join(METHOD_NAMES)}, found {method}", param_hint="--method")
+    settings = load_settings()
+    client = _client(server) if server else None
+    request = ImprovementRequest(data, out, base, model_type, method, epochs, seed, upload)
+    bar, move = epoch_bar(method)
+    with bar:
+        summary = run(
+            request,
+            settings,
+            client=client,
+            progress=Progress(
+                stage=lambda text: errors_console.print(text, markup=False),
+                epoch=lambda record, total: move(record.epoch, total, record.dice["mean"]),
+            ),
+        )
+
+    def text() -> str:
+        share = summary.delta_bytes / summary.model_bytes
+        return (
+            f"gate {summary.gate}: {summary.gate_reason}\n"
+            f"update.delta: {summary.delta_bytes} bytes, {share:.1%} of the model; "
+            + ("sent" if summary.uploaded else "not sent")
+        )
+
+    print_object(summary.as_json(), as_json=as_json, text=text)
+    if upload and not summary.uploaded:
+        errors_console.print(f"nothing was sent: {summary.gate_reason}", markup=False)
+        raise typer.Exit(1)
+
+
+def predict(
+    model: Annotated[Path, typer.Option(help="A .model file.")],
+    image: Annotated[list[Path], typer.Option(help="A NIfTI image; once for each contrast, in order.")],
+    out: Annotated[Path, typer.Option(help="The segmentation, FILE.nii.gz.")],
+    as_json: Json = False,
+) -> None:
+    """Segment an image; the result lies in the image's own grid, 0 background, i the model's i-th label."""
+    from dafne_dante.annotations.folders import read_image
+    from dafne_dante.annotations.nifti import write_segmentation
+    from dafne_dante.models.build import build_network
+    from dafne_dante.models.file import read_model
+    from dafne_dante.models.predict import predict_segmentation
+    from dafne_dante.training.hardware import choose_device
+
+    if not out.name.endswith((".nii.gz", ".nii")):
+        raise typer.BadParameter("expected a name that ends with .nii.gz", param_hint="--out")
+    loaded = read_model(model)
+    grid = read_image(image)
+    network = build_network(loaded.plan, loaded.weights).to(choose_device())
+    segmentation = predict_segmentation(network, loaded.plan, grid.image, grid.spacing_mm)
+    original = grid.to_original(segmentation)
+    write_segmentation(out, original, grid.original_affine)
+    voxels = {name: int((original == value).sum()) for value, name in enumerate(loaded.plan.labels, start=1)}
+    print_object(
+        {"voxels": voxels, "shape": list(original.shape)},
+        as_json=as_json,
+        text=lambda: f"{out.name}: " + ", ".join(f"{name} {count} voxels" for name, count in voxels.items()),
+    )
+
+
+def evaluate(
+    model: Annotated[Path, typer.Option(help="A .model file.")], data: Folder, as_json: Json = False
+) -> None:
+    """Dice of a model on labelled cases, in each image's own grid."""
+    from dafne_dante.annotations.folders import read_cases
+    from dafne_dante.models.build import build_network
+    from dafne_dante.models.file import read_model
+    from dafne_dante.training.evaluate import evaluate_cases
+    from dafne_dante.training.hardware import choose_device
+
+    loaded = read_model(model)
+    cases = read_cases(data, labels=loaded.plan.labels)
+    network = build_network(loaded.plan, loaded.weights).to(choose_device())
+    dice = evaluate_cases(network, loaded.plan, cases)
+    print_object(
+        {"dice": dice, "cases": len(cases)}, as_json=as_json, text=lambda: f"{len(cases)} cases: Dice {_dice(dice)}"
+    )
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .model or a .delta file.")], as_json: Json = False
+) -> None:
+    """Everything in a model or a delta that a person would want to know before it leaves the house."""
+    from dafne_dante.plugin.inspect import describe_file, describe_in_words
+
+    description = describe_file(file)
+    print_object(description, as_json=as_json, text=lambda: describe_in_words(description))
+
+
+def apply(
+    base: Annotated[Path, typer.Option(help="The base .model file.")],
+    delta: Annotated[Path, typer.Option(help="The .delta file.")],
+    out: Annotated[Path, typer.Option(help="The resulting .model file.")],
+    as_json: Json = False,
+) -> None:
+    """Add a delta to its base model; a delta of another base, or with a broken signature, is refused."""
+    from dafne_dante.models.file import write_model
+    from dafne_dante.plugin.apply import apply_delta_file
+
+    model, manifest = apply_delta_file(base, delta)
+    write_model(model, out)
+    print_object(
+        {"model_id": str(model.model_id), "update_id": manifest.update_id, "method": manifest.method},
+        as_json=as_json,
+        text=lambda: f"{out.name}: {base.name} with {delta.name} ({manifest.method})",
+    )
+
+
+def _check_source(base: Path | None, server: str | None, model_type: str, upload: bool) -> None:
+    if (base is None) == (server is None):
+        raise typer.BadParameter("expected either --base FILE.model, or --server URL with --type TYPE")
+    if server is not None and not model_type:
+        raise typer.BadParameter("expected the model's type on the server", param_hint="--type")
+    if upload and server is None:
+        raise typer.BadParameter("expected --server URL to upload to", param_hint="--upload")
+
+
+def _client(server: str) -> Any:
+    from dafne_dante.federation.client import FederationClient
+    from dafne_dante.federation.connect import connect
+
+    client: FederationClient = connect(load_settings(), server)
+    return client
+
+
+def _dice(dice: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in dice.items())

@@ -1,0 +1,65 @@
+"""What a person and a program see: one JSON object on stdout, everything else on stderr.
+
+Invariants: with --json nothing but one object goes to stdout; refusals are one line on stderr and exit code 1; usage
+errors are exit code 2; a person who presses Ctrl-C gets one line and exit code 130.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dafne_dante.errors import DanteError
+
+__all__ = ["epoch_bar", "errors_console", "print_object", "run_guarded"]
+
+errors_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def run_guarded(application: Callable[[], object]) -> None:
+    """Run the command line application; every error of our tree, and of the operating system, becomes one line."""
+    try:
+        application()
+    except DanteError as error:
+        _refuse(str(error))
+    except OSError as error:
+        # Files of ours are wrapped where they are written; this is what is left, for example a full /tmp.
+        _refuse(f"the operating system refused: {error.strerror or type(error).__name__}")
+    except KeyboardInterrupt:
+        errors_console.print("stopped; nothing was changed", markup=False)
+        raise SystemExit(130) from None
+
+
+def print_object(value: Mapping[str, Any], *, as_json: bool, text: Callable[[], str]) -> None:
+    """One JSON object on stdout, or the same as text for a person."""
+    typer.echo(json.dumps(value, sort_keys=True) if as_json else text())
+
+
+def epoch_bar(description: str) -> tuple[Progress, Callable[[int, int, float | None], None]]:
+    """A progress bar with time left on stderr, and the function that moves it: (epoch, epochs, Dice or None)."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("Dice {task.fields[dice]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=errors_console,
+        transient=not sys.stderr.isatty(),
+    )
+    task = bar.add_task(description, total=None, dice="-")
+
+    def move(epoch: int, epochs: int, dice: float | None) -> None:
+        bar.update(task, completed=epoch, total=epochs, dice="-" if dice is None else f"{dice:.3f}")
+
+    return bar, move
+
+
+def _refuse(reason: str) -> None:
+    errors_console.print(" ".join(reason.split()), markup=False)
+    raise SystemExit(1)

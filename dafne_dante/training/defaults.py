@@ -1,0 +1,33 @@
+"""How long and how fast to train when nobody says otherwise.
+
+Sources: SCIENCE.md sections 3.3 and 8. A global model that already finds the structures (Dice of at least 0.5) is
+tuned with a small step, because a large one overfits a few cases within ten steps; a poor start needs a larger one.
+"""
+
+from dafne_dante.training.hardware import Numerics
+from dafne_dante.training.loop import Recipe
+
+__all__ = ["recipe_for_adaptation", "recipe_from_scratch"]
+
+_GOOD_START = 0.5
+_RATES = {"lora": (1e-3, 3e-3), "gradual-unfreezing": (1e-3, 2e-3), "full": (5e-4, 1e-3)}
+_ADAPTATION_EPOCHS = 15
+_SCRATCH_EPOCHS = 40
+
+
+def recipe_for_adaptation(
+    method: str, zero_shot_dice: float, *, epochs: int | None, seed: int, numerics: Numerics
+) -> Recipe:
+    """The recipe for tuning a global model whose mean Dice on the held-out cases is `zero_shot_dice`."""
+    careful, bold = _RATES[method]
+    return Recipe(
+        epochs=epochs or _ADAPTATION_EPOCHS,
+        learning_rate=careful if zero_shot_dice >= _GOOD_START else bold,
+        seed=seed,
+        numerics=numerics,
+    )
+
+
+def recipe_from_scratch(*, epochs: int | None, seed: int, numerics: Numerics) -> Recipe:
+    """The recipe for training a new network."""
+    return Recipe(epochs=epochs or _SCRATCH_EPOCHS, learning_rate=2e-3, seed=seed, numerics=numerics)

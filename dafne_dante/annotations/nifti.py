@@ -1,0 +1,238 @@
+"""One volume in, one segmentation out: NIfTI-1 and NIfTI-2 in a single file, `.nii` or `.nii.gz`.
+
+Terms: a *volume* is an array (X, Y, Z) of real numbers in the file's own voxel order; its affine (4, 4) is the
+file's sform, else its qform, else its voxel sizes alone, as nibabel chooses (NIfTI-1, methods 3, 2, 1).
+
+Invariants
+- The header is read and judged before anything of the size that it claims is allocated: a file of a few bytes
+  cannot ask for the machine's memory, and a compressed one is never unpacked beyond the size in its header.
+- A compressed file is read to its end, so that its checksum is verified: a cut or rotten file is never half a study.
+- Whether a file is compressed is seen in its first bytes, not in its name.
+- Every fault is an UnreadableImageError that names the file by its base name.
+"""
+
+import gzip
+import logging
+import math
+import stat
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, TypeAlias, TypeVar
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+
+from dafne_dante.annotations.geometry import affine_fault
+from dafne_dante.durable import write_atomically
+from dafne_dante.errors import GeometryMismatchError, StorageError, UnreadableImageError
+from dafne_dante.types import Affine, Segmentation, Volume
+
+__all__ = ["ENDINGS", "MAX_BYTES", "MAX_VOXELS", "read_volume", "write_segmentation"]
+
+ENDINGS = (".nii.gz", ".nii")
+MAX_BYTES = 4 << 30
+"""Bytes of a file on disk."""
+MAX_VOXELS = 1 << 28
+"""Voxels of a volume: 1,024 slices of 512 x 512."""
+
+_MAX_EXTENSION_BYTES = 16 << 20  # between header and voxels, and again behind them
+_MAX_DEFLATE_RATIO = 1032  # zlib, technical details: no stream unpacks to more than this
+_BLOCK_BYTES = 1 << 20
+_LONGEST_HEADER = 540
+
+_quiet = logging.getLogger(__name__)
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False  # nibabel tells of header fields that it put right; nobody can act on that
+
+_Answer = TypeVar("_Answer")
+_Stream: TypeAlias = "IO[bytes] | gzip.GzipFile"
+
+
+class _Fault(Exception):  # noqa: N818 (never leaves this module)
+    """What is wrong with a file, in words without its name."""
+
+
+def read_volume(path: Path, *, max_bytes: int = MAX_BYTES, max_voxels: int = MAX_VOXELS) -> tuple[Volume, Affine]:
+    """Read the one volume of a file.
+
+    Returns:
+        The voxels (X, Y, Z) in the file's own order and dtype (a float dtype where the header scales them), native
+        byte order, finite; and the affine (4, 4) float64. A 2D image is one slice; axes of length 1 after the third
+        are dropped.
+
+    Raises:
+        UnreadableImageError: not a readable file, not NIfTI, truncated or damaged, larger than allowed, more than
+            one volume, complex or colour voxels, NaN or infinity, a unit other than millimetres, a useless affine.
+    """
+    try:
+        size = _size_of_file(path, max_bytes)
+        with path.open("rb") as raw:
+            compressed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            if not compressed:
+                return _read(raw, size, max_voxels)
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                return _read(unpacked, size * _MAX_DEFLATE_RATIO, max_voxels)
+    except _Fault as fault:
+        raise UnreadableImageError(f"{path.name}: {fault}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UnreadableImageError(
+            f"{path.name}: expected a whole compressed file, found it cut short or damaged; copy or export it again"
+        ) from error
+    except MemoryError as error:
+        raise UnreadableImageError(f"{path.name}: expected it to fit into memory, found too little; crop it") from error
+    except OSError as error:
+        raise UnreadableImageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error
+
+
+def write_segmentation(path: Path, segmentation: Segmentation, affine: Affine) -> None:
+    """Write the segmentation (X, Y, Z) uint8 with its affine (4, 4) to `path`, whole or not at all.
+
+    The same arguments give the same bytes: no date and no name is stored.
+
+    Raises:
+        GeometryMismatchError: not three axes of uint8.
+        StorageError: a name that ends in neither .nii nor .nii.gz, or the disk refuses.
+    """
+    if segmentation.ndim != 3 or segmentation.dtype != np.uint8:
+        raise GeometryMismatchError(
+            f"expected a segmentation (X, Y, Z) uint8, found {segmentation.ndim} axes of {segmentation.dtype}"
+        )
+    if not path.name.endswith(ENDINGS):
+        raise StorageError(f"expected a file name that ends in .nii.gz or .nii, found {path.name}; rename the output")
+    image = Nifti1Image(segmentation, affine)
+    image.set_qform(affine, code="aligned")  # some viewers read nothing but the qform
+    image.header.set_xyzt_units(xyz="mm")
+    content = image.to_bytes()
+    if path.name.endswith(".gz"):
+        content = gzip.compress(content, compresslevel=6, mtime=0)
+    write_atomically(path, content)
+
+
+def _size_of_file(path: Path, max_bytes: int) -> int:
+    """Bytes on disk; a folder, a pipe or a device is no file and is never opened."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise _Fault("expected a file, found a folder or a device")
+    if status.st_size > max_bytes:
+        raise _Fault(f"expected at most {max_bytes} bytes, found {status.st_size}")
+    return status.st_size
+
+
+def _read(stream: _Stream, available: int, max_voxels: int) -> tuple[Volume, Affine]:
+    """`available` is the most bytes that the stream can ever yield."""
+    header = _read_header(stream)
+    shape = _one_volume(header, max_voxels)
+    dtype = _real_dtype(header)
+    affine = _read_affine(header)
+    offset = _data_offset(header)
+    needed = math.prod(shape) * dtype.itemsize
+    if offset + needed > available:
+        raise _Fault(f"expected {needed} bytes of voxels, as the header says, found a shorter file; export it again")
+    stream.seek(offset)
+    stored = _read_exactly(stream, needed)
+    _read_to_end(stream)
+    return _scaled(stored.view(dtype).reshape(shape, order="F"), header), affine
+
+
+def _read_header(stream: _Stream) -> Any:
+    block = stream.read(_LONGEST_HEADER)
+    for kind in (Nifti1Header, Nifti2Header):
+        if kind.may_contain_header(block):
+            return _understood(_checked_header, kind, block)
+    if not block:
+        raise _Fault("expected a NIfTI file, found an empty one")
+    raise _Fault("expected a NIfTI file (.nii or .nii.gz), found something else")
+
+
+def _checked_header(kind: type[Nifti1Header], block: bytes) -> Any:
+    """The header in the bytes, with its small faults put right; HeaderDataError for great ones."""
+    header = kind(block[: kind.sizeof_hdr], check=False)
+    if bytes(header["magic"].item()) != kind.single_magic:
+        raise _Fault("expected a single .nii file, found the header of an .hdr and .img pair; convert it")
+    header.check_fix(logger=_quiet, error_level=40)
+    return header
+
+
+def _one_volume(header: Any, max_voxels: int) -> tuple[int, int, int]:
+    shape = tuple(int(size) for size in _understood(header.get_data_shape))
+    if not shape or min(shape) < 1:
+        raise _Fault(f"expected three axes of at least one voxel, found {shape}")
+    volumes = math.prod(shape[3:])
+    if volumes != 1:
+        raise _Fault(f"expected one volume, found {len(shape)}D with {volumes}; split the file into volumes")
+    if math.prod(shape) > max_voxels:
+        raise _Fault(f"expected at most {max_voxels} voxels, found {math.prod(shape)}; crop or resample the image")
+    padded = (*shape, 1, 1)
+    return padded[0], padded[1], padded[2]
+
+
+def _real_dtype(header: Any) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = np.dtype(_understood(header.get_data_dtype))
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        found = "complex" if dtype.kind == "c" else "colour or other"
+        raise _Fault(f"expected one real number a voxel, found {found} voxels ({dtype}); convert the image")
+    return dtype
+
+
+def _read_affine(header: Any) -> Affine:
+    unit = _understood(header.get_xyzt_units)[0]
+    if unit not in ("mm", "unknown"):
+        raise _Fault(f"expected voxel sizes in millimetres, found the unit {unit}; convert the image")
+    affine: Affine = np.asarray(_understood(header.get_best_affine), dtype=np.float64)
+    if fault := affine_fault(affine):
+        raise _Fault(f"{fault}; export the image again")
+    return affine
+
+
+def _data_offset(header: Any) -> int:
+    """Where the voxels begin; 0 stands for "right behind the header" in files of some old programs."""
+    offset = _understood(int, header["vox_offset"]) or header.single_vox_offset
+    if not header.single_vox_offset <= offset <= _MAX_EXTENSION_BYTES:
+        raise _Fault(f"expected voxels within {_MAX_EXTENSION_BYTES} bytes of the header, found an offset of {offset}")
+    return int(offset)
+
+
+def _understood(read: Callable[..., _Answer], *arguments: Any) -> _Answer:
+    """What `read` makes of the header; every way in which nibabel objects to a header becomes one fault."""
+    try:
+        return read(*arguments)
+    except (HeaderDataError, ValueError, OverflowError, KeyError, IndexError) as error:
+        raise _Fault(f"expected a sound NIfTI header, found a damaged one ({error}); export the image again") from error
+
+
+def _read_exactly(stream: _Stream, length: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(length,) uint8, filled block by block, so that a stream that ends early has touched little memory."""
+    buffer = np.empty(length, dtype=np.uint8)
+    done = 0
+    while done < length:
+        block = stream.read(min(_BLOCK_BYTES, length - done))
+        if not block:
+            raise _Fault(f"expected {length} bytes, as the header says, found {done}; copy or export it again")
+        buffer[done : done + len(block)] = np.frombuffer(block, dtype=np.uint8)
+        done += len(block)
+    return buffer
+
+
+def _read_to_end(stream: _Stream) -> None:
+    """Only at the end of a compressed stream is its checksum verified; what lies there is bounded, too."""
+    for _ in range(_MAX_EXTENSION_BYTES // _BLOCK_BYTES + 1):
+        if not stream.read(_BLOCK_BYTES):
+            return
+    raise _Fault("expected the file to end behind its voxels, found much more; export it again")
+
+
+def _scaled(stored: Volume, header: Any) -> Volume:
+    """The voxels as the header scales them, native byte order, finite."""
+    slope, inter = _understood(header.get_slope_inter)
+    volume = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    if slope is not None and (slope, inter) != (1.0, 0.0):
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite, and refused below
+            volume = apply_read_scaling(volume, slope, inter)
+    if volume.dtype.kind == "f" and not np.isfinite(volume).all():
+        raise _Fault("expected finite intensities, found NaN or infinity; export the image again")
+    return volume

@@ -1,0 +1,109 @@
+"""Plain folders: an image and one mask file a label. Two forms, not mixed:
+
+    <case>/image.nii.gz           a folder a case; further contrasts are image2.nii.gz, image3.nii.gz, ...
+    <case>/mask_<label>.nii.gz
+
+    <case>.nii.gz                 or all files side by side, one contrast; a case's name cannot contain "_mask_"
+    <case>_mask_<label>.nii.gz
+
+`.nii` is as good as `.nii.gz`. Labels are sorted by name, and where masks overlap the later label counts, both as
+stock Dafne does.
+
+Invariants: every case has a mask for every label of the folder. A missing file may mean "absent", "not drawn yet" or
+"mistyped", and to guess would teach the network that a structure is background, so the folder is refused. For the
+same reason no NIfTI file is passed over.
+"""
+
+from pathlib import Path
+
+from dafne_dante.annotations.study import Masks, StudyFiles, checked_label, label_key, list_folder, nifti_files
+from dafne_dante.errors import AnnotationError
+
+__all__ = ["find_plain_studies"]
+
+_SEPARATOR = "_mask_"
+_PREFIX = "mask_"
+_HELP = "expected <case>.nii.gz and <case>_mask_<label>.nii.gz, or <case>/image.nii.gz and <case>/mask_<label>.nii.gz"
+
+_MaskFiles = dict[str, tuple[str, Path]]
+"""By `label_key`: the label as this case spells it, and its file."""
+_Found = tuple[str, tuple[Path, ...], _MaskFiles]
+"""Name, image files and masks of a case."""
+
+
+def find_plain_studies(folder: Path) -> list[StudyFiles]:
+    """The studies of the folder by name, none when it holds no NIfTI file; nothing is opened.
+
+    Raises:
+        AnnotationError: forms are mixed, an image or a mask is missing, or a file fits neither form.
+        StorageError: a folder cannot be listed.
+    """
+    entries = list_folder(folder)
+    side_by_side = _cases_side_by_side(nifti_files(entries))
+    in_folders = [found for entry in entries if entry.is_dir() if (found := _case_in_folder(entry))]
+    if side_by_side and in_folders:
+        raise AnnotationError(f"{_HELP}; found both forms in one folder, keep one of them")
+    return _complete(side_by_side or in_folders)
+
+
+def _cases_side_by_side(files: dict[str, Path]) -> list[_Found]:
+    images = {stem: path for stem, path in files.items() if _SEPARATOR not in stem}
+    masks: dict[str, _MaskFiles] = {stem: {} for stem in images}
+    for stem, path in files.items():
+        case, separator, label = stem.partition(_SEPARATOR)
+        if not separator:
+            continue
+        if case not in masks:
+            raise AnnotationError(f"expected the image {case}.nii.gz beside its mask {path.name}, found none; add it")
+        _add(masks[case], label, path)
+    return [(name, (images[name],), masks[name]) for name in sorted(images)]
+
+
+def _case_in_folder(folder: Path) -> _Found | None:
+    """What a case's folder holds; None when it has no NIfTI file, and so is no case."""
+    files = nifti_files(list_folder(folder))
+    if not files:
+        return None
+    images: list[Path] = []
+    while (stem := f"image{len(images) + 1}" if images else "image") in files:
+        images.append(files.pop(stem))
+    if not images:
+        raise AnnotationError(f"case {folder.name!r}: expected image.nii.gz in its folder, found none; {_HELP}")
+    masks: _MaskFiles = {}
+    for stem, path in files.items():
+        if not stem.startswith(_PREFIX):
+            raise AnnotationError(
+                f"case {folder.name!r}: expected image.nii.gz, image2.nii.gz, ... and mask_<label>.nii.gz, "
+                f"found {path.name}; rename or remove it"
+            )
+        _add(masks, stem.removeprefix(_PREFIX), path)
+    return folder.name, tuple(images), masks
+
+
+def _add(masks: _MaskFiles, label: str, path: Path) -> None:
+    name = checked_label(label, path.name)
+    key = label_key(name)
+    if key in masks:
+        raise AnnotationError(f"expected one mask a label, found {masks[key][1].name} and {path.name}; remove one")
+    masks[key] = (name, path)
+
+
+def _complete(found: list[_Found]) -> list[StudyFiles]:
+    """Studies with the labels of the whole folder; AnnotationError naming the case and the label that is missing."""
+    spellings: dict[str, str] = {}
+    for _, _, masks in found:
+        for key, (name, _) in masks.items():
+            spellings[key] = min(name, spellings.get(key, name))
+    keys = sorted(spellings, key=lambda key: spellings[key])
+    labels = tuple(spellings[key] for key in keys)
+    studies = []
+    for case, images, masks in found:
+        if not masks:
+            raise AnnotationError(f"case {case!r} has no mask; {_HELP}")
+        for key in keys:
+            if key not in masks:
+                raise AnnotationError(
+                    f"case {case!r} has no mask for {spellings[key]!r}; draw it, or add an empty mask if it is absent"
+                )
+        studies.append(StudyFiles(case, images, labels, Masks(tuple(masks[key][1] for key in keys))))
+    return studies

@@ -1,0 +1,53 @@
+"""From the bytes of a stranger's delta file to updates that are what was signed.
+
+The checks, in DESIGN's order, each with an error of its own:
+1. size, 2. header (`delta.container`), 3. manifest (`delta.manifest`), 4. signature (`delta.envelope`),
+5. the tensor list equals the manifest's, 6. shapes fit each other and the base, 7. digests of the stored bytes,
+8. finiteness (`delta.contents`).
+
+Invariants: nothing of a file is used unless all of it is right; every failure is a DeltaError; a file with one bit
+changed anywhere is refused.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from dafne_dante.delta.contents import read_updates
+from dafne_dante.delta.describe import describe_delta
+from dafne_dante.delta.difference import WeightUpdate
+from dafne_dante.delta.envelope import open_envelope
+from dafne_dante.delta.manifest import Manifest
+from dafne_dante.delta.signing import PublicKeyText
+from dafne_dante.types import Weights
+
+__all__ = ["Delta", "decode_delta", "describe_delta"]
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """A delta whose every check passed; updates are float32, sorted by the name of their weight."""
+
+    manifest: Manifest
+    updates: tuple[WeightUpdate, ...]
+    public_key: PublicKeyText
+
+
+def decode_delta(content: bytes, *, base: "Weights | None", trusted_keys: Collection[str] | None) -> Delta:
+    """Read a delta file.
+
+    Args:
+        content: the file.
+        base: the weights that it was made from; None leaves out the comparison with them.
+        trusted_keys: public keys; None checks the signature but takes any key, which is for looking only.
+
+    Raises:
+        DeltaTooLargeError: the file or its header is beyond its limit.
+        DeltaFormatError: another layout, a manifest that breaks its rules, or tensors that are not the manifest's.
+        DeltaSignatureError: not signed, signed by a key that is not trusted, or changed after signing.
+        DeltaBaseError: made from another base.
+        DeltaShapeError: a tensor does not fit its partner or the base.
+        DeltaDigestError: stored bytes are not those that were signed.
+        DeltaValueError: a number is not finite, or its product would not be.
+    """
+    envelope = open_envelope(content, trusted_keys=trusted_keys)
+    return Delta(envelope.manifest, read_updates(envelope, base), envelope.public_key)

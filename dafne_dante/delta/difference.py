@@ -1,0 +1,224 @@
+"""What moved: the difference between a tuned model and its base, weight by weight.
+
+Terms: an *update* says how one weight moved, either densely (dW in the weight's own shape) or as low-rank factors
+(`adaptation.low_rank`); its *dense form* is dW in float32; the *length* of updates is the L2 norm over all of their
+dense forms, and the *relative* length is that over the length of the base's floating-point weights.
+
+Invariants: a weight has at most one update; integer buffers have none; weights that did not move have none; neither
+argument of any function here is written to.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite, sqrt
+
+import torch
+from torch import Tensor
+
+from dafne_dante.adaptation.low_rank import LowRank, factor_shapes, rebuild
+from dafne_dante.delta.naming import shown
+from dafne_dante.errors import DeltaShapeError, DeltaValueError
+from dafne_dante.types import Weights
+
+__all__ = [
+    "WeightUpdate",
+    "apply_updates",
+    "check_fit",
+    "dense_value",
+    "factor_norm",
+    "relative_norm",
+    "take_difference",
+    "update_norm",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightUpdate:
+    """How one weight moved.
+
+    Attributes:
+        weight: state-dict name.
+        value: dW in the weight's shape (O, I, *kernel), or the factors of it; floating point, on the CPU.
+    """
+
+    weight: str
+    value: Tensor | LowRank
+
+
+def take_difference(base: Weights, tuned: Weights, factors: Mapping[str, LowRank]) -> tuple[WeightUpdate, ...]:
+    """The updates that lead from `base` to `tuned`, in the order of the base.
+
+    Args:
+        base, tuned: the same names, shapes and dtypes. A name that stands for another's tensor (an alias) should be
+            left out of both, or it is sent twice.
+        factors: weight name to the low-rank update that made its difference; such a weight is not compared, unless
+            its product is zero everywhere.
+
+    Raises:
+        DeltaShapeError: names, shapes or dtypes differ, or factors do not fit their weight.
+        DeltaValueError: a tuned weight or a factor is not finite.
+    """
+    _check_same_grid(base, tuned)
+    if unknown := sorted(factors.keys() - base.keys()):
+        raise DeltaShapeError(f"expected factors of the base's weights only, found some of {shown(unknown[0])}")
+    found = (_difference_of(name, base[name], tuned[name], factors.get(name)) for name in base)
+    return tuple(update for update in found if update is not None)
+
+
+def apply_updates(base: Weights, updates: Iterable[WeightUpdate], *, step: float = 1.0) -> dict[str, Tensor]:
+    """`base + step * dW`: new tensors under all of the base's names, in the base's order and dtypes.
+
+    The sum is taken in float32 (float64 where the base is), then rounded to the base's dtype. Aliases of an updated
+    weight do not follow it; see `models.build.tie_aliases`.
+
+    Raises:
+        DeltaShapeError: a weight is unknown, an integer buffer or updated twice, or an update does not fit.
+        DeltaValueError: the step or a sum is not finite in the base's dtype.
+    """
+    if not isfinite(step):
+        raise DeltaValueError("expected a finite step, found NaN or infinity")
+    result = {name: tensor.detach().clone() for name, tensor in base.items()}
+    for update in _unique(updates):
+        target = _target(base, update.weight)
+        precise = torch.promote_types(target.dtype, torch.float32)
+        change = dense_value(update, tuple(target.shape)).to(precise)
+        moved = (target.detach().to(precise) + step * change).to(target.dtype)
+        if not torch.isfinite(moved).all():
+            raise DeltaValueError(f"expected finite weights after the update, found others in {shown(update.weight)}")
+        result[update.weight] = moved
+    return result
+
+
+def dense_value(update: WeightUpdate, shape: tuple[int, ...]) -> Tensor:
+    """The dense form: dW in `shape` (O, I, *kernel), float32, on the CPU.
+
+    Raises:
+        DeltaShapeError: the update does not fit a weight of that shape.
+    """
+    check_fit(update, shape)
+    value = update.value
+    if isinstance(value, LowRank):
+        return rebuild(LowRank(value.form, _float32(value.a), _float32(value.b), value.scale), shape)
+    return _float32(value)
+
+
+def check_fit(update: WeightUpdate, shape: tuple[int, ...]) -> None:
+    """Do nothing when the update fits a weight of `shape` (O, I, *kernel).
+
+    The rank is bounded by the smaller of O and I: above it factors are never shorter than the weight itself.
+
+    Raises:
+        DeltaShapeError: another shape, factors that do not belong together, or a rank above its bound.
+    """
+    value = update.value
+    if not isinstance(value, LowRank):
+        if tuple(value.shape) != shape:
+            raise DeltaShapeError(
+                f"expected an update of {shown(update.weight)} with shape {shape}, found {tuple(value.shape)}"
+            )
+        return
+    found = tuple(value.a.shape), tuple(value.b.shape)
+    rank_bound = min(shape[:2]) if len(shape) >= 2 else 0
+    linear_with_kernel = value.form == "lora-linear" and len(shape) != 2
+    if value.a.dim() < 2 or linear_with_kernel or not 1 <= value.rank <= rank_bound:
+        raise DeltaShapeError(
+            f"expected {value.form} factors of rank 1 to {rank_bound} for {shown(update.weight)} {shape}, "
+            f"found shapes {found[0]} and {found[1]}"
+        )
+    expected = factor_shapes(value.form, shape, value.rank)
+    if found != expected:
+        raise DeltaShapeError(
+            f"expected factors of {shown(update.weight)} with shapes {expected[0]} and {expected[1]}, "
+            f"found {found[0]} and {found[1]}"
+        )
+
+
+def update_norm(updates: Iterable[WeightUpdate], base: Weights) -> float:
+    """The length of the updates; DeltaShapeError where one does not fit the base."""
+    squares = 0.0
+    for update in _unique(updates):
+        check_fit(update, tuple(_target(base, update.weight).shape))
+        squares += factor_norm(update.value) ** 2
+    return sqrt(squares) if isfinite(squares) else inf
+
+
+def relative_norm(updates: Iterable[WeightUpdate], base: Weights) -> float:
+    """The length of the updates over that of the base's floating-point weights; infinite where the base is zero.
+
+    Raises:
+        DeltaShapeError: an update does not fit the base.
+    """
+    length = update_norm(updates, base)
+    whole = sqrt(sum(factor_norm(tensor) ** 2 for tensor in base.values() if tensor.is_floating_point()))
+    if length == 0:
+        return 0.0
+    return length / whole if whole > 0 else inf
+
+
+def factor_norm(value: Tensor | LowRank) -> float:
+    """L2 norm of one dense form in double precision, without building it: |AB|^2 = sum (A^T A) * (B B^T)."""
+    if not isinstance(value, LowRank):
+        return float(torch.linalg.vector_norm(value.detach().double()))
+    a, b = value.a.detach().double(), value.b.detach().double()
+    square = float((a.mT @ a * (b @ b.mT)).sum())
+    # Cancellation can leave a tiny negative number where the product is zero.
+    return abs(value.scale) * sqrt(max(square, 0.0)) if isfinite(square) else inf
+
+
+def _difference_of(name: str, base: Tensor, tuned: Tensor, factors: LowRank | None) -> WeightUpdate | None:
+    if not base.is_floating_point():
+        return None
+    if not torch.isfinite(tuned).all():
+        raise DeltaValueError(f"expected finite tuned weights, found others in {shown(name)}; train again")
+    if factors is not None:
+        update = WeightUpdate(name, _copy(factors))
+        change = dense_value(update, tuple(base.shape))
+        if not torch.isfinite(change).all():
+            raise DeltaValueError(f"expected finite factors, found others for {shown(name)}; train again")
+        if change.any():
+            return update
+    if torch.equal(base, tuned):
+        return None
+    precise = torch.promote_types(base.dtype, torch.float32)
+    dense = (tuned.detach().to(precise) - base.detach().to(precise)).to("cpu", torch.float32)
+    return WeightUpdate(name, dense.contiguous())
+
+
+def _copy(factors: LowRank) -> LowRank:
+    a, b = (factor.detach().to("cpu", torch.float32).clone().contiguous() for factor in (factors.a, factors.b))
+    return LowRank(factors.form, a, b, factors.scale)
+
+
+def _check_same_grid(base: Weights, tuned: Weights) -> None:
+    if different := sorted(base.keys() ^ tuned.keys()):
+        raise DeltaShapeError(
+            f"expected the base's {len(base)} weights, found {len(tuned)}; only one has {shown(different[0])}"
+        )
+    for name, tensor in base.items():
+        found = tuned[name]
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            raise DeltaShapeError(
+                f"expected {shown(name)} as {tuple(tensor.shape)} {tensor.dtype}, "
+                f"found {tuple(found.shape)} {found.dtype}"
+            )
+
+
+def _unique(updates: Iterable[WeightUpdate]) -> Sequence[WeightUpdate]:
+    by_name: dict[str, WeightUpdate] = {}
+    for update in updates:
+        if update.weight in by_name:
+            raise DeltaShapeError(f"expected one update of {shown(update.weight)}, found two")
+        by_name[update.weight] = update
+    return tuple(by_name.values())
+
+
+def _target(base: Weights, name: str) -> Tensor:
+    target = base.get(name)
+    if target is None or not target.is_floating_point():
+        what = "no such weight" if target is None else f"a buffer of {target.dtype}"
+        raise DeltaShapeError(f"expected {shown(name)} to be a floating-point weight of the base, found {what}")
+    return target
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32)

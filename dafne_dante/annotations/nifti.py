@@ -44,9 +44,8 @@ _MAX_DEFLATE_RATIO = 1032  # zlib, technical details: no stream unpacks to more 
 _BLOCK_BYTES = 1 << 20
 _LONGEST_HEADER = 540
 
-_quiet = logging.getLogger(__name__)
-_quiet.addHandler(logging.NullHandler())
-_quiet.propagate = False  # nibabel tells of header fields that it put right; nobody can act on that
+_quiet = logging.getLogger(f"{__name__}.header")
+_quiet.setLevel(logging.CRITICAL + 1)  # nibabel tells of header fields that it put right; nobody can act on that
 
 _Answer = TypeVar("_Answer")
 _Stream: TypeAlias = "IO[bytes] | gzip.GzipFile"

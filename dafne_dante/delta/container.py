@@ -109,10 +109,12 @@ def read_container(content: bytes) -> Container:
         DeltaFormatError: any other layout.
     """
     _check_sizes(0, len(content))
+    if content[_LENGTH_BYTES : _LENGTH_BYTES + 1] != b"{":
+        raise DeltaFormatError("expected a delta, found a file of another kind; choose a .delta file")
     length = int.from_bytes(content[:_LENGTH_BYTES], "little")
     _check_sizes(length, len(content))
     body = _LENGTH_BYTES + length
-    if len(content) < max(body, _LENGTH_BYTES + 2):
+    if len(content) < body:
         raise DeltaFormatError(f"expected a header of {length} bytes, found {len(content)} in all; fetch it again")
     document = _parse_header(content[_LENGTH_BYTES:body])
     metadata = document.pop(_METADATA, None)

@@ -128,18 +128,29 @@ def test_weights_that_are_not_the_bases(edit):
         WeightUpdate("conv.bias", torch.ones(5)),
         WeightUpdate("conv.bias", low_rank("lora-linear", (6, 1), 1)),
         WeightUpdate("conv.weight", low_rank("lora-linear", (6, 4), 1)),
-        WeightUpdate("conv.weight", low_rank("lora-shared", (6, 4, 3, 3), 5)),
+        WeightUpdate("conv.weight", low_rank("lora-shared", (6, 4, 3, 3), 7)),
+        WeightUpdate("conv.weight", low_rank("lora-channel", (6, 4, 3, 3), 5)),
         WeightUpdate("conv.weight", LowRank("lora-shared", torch.ones(6, 2), torch.ones(3, 36), 1.0)),
         WeightUpdate("conv.weight", LowRank("lora-channel", torch.ones(8, 6, 2), torch.ones(9, 2, 4), 1.0)),
         WeightUpdate("conv.weight", LowRank("lora-shared", torch.ones(6), torch.ones(36), 1.0)),
     ],
-    ids=["unknown", "buffer", "shape", "vector", "kernel", "rank", "pair", "taps", "axes"],
+    ids=["unknown", "buffer", "shape", "vector", "kernel", "rank", "rank of a tap", "pair", "taps", "axes"],
 )
 def test_updates_that_do_not_fit(update):
     with pytest.raises(DeltaShapeError):
         apply_updates(make_base(), [update])
     with pytest.raises(DeltaShapeError):
         update_norm([update], make_base())
+
+
+def test_a_first_layer_has_few_channels_but_many_taps():
+    """One input channel: the shared form's matrix is still (O, K), so ranks up to that are proper."""
+    base = {"w": torch.zeros(6, 1, 3, 3)}
+    update = WeightUpdate("w", low_rank("lora-shared", (6, 1, 3, 3), 4))
+    moved = apply_updates(base, [update])["w"]
+    torch.testing.assert_close(moved.double(), slow_update(update.value, (6, 1, 3, 3)), rtol=1e-5, atol=1e-7)
+    with pytest.raises(DeltaShapeError, match="rank 1 to 1"):
+        apply_updates(base, [WeightUpdate("w", low_rank("lora-channel", (6, 1, 3, 3), 4))])
 
 
 def test_factors_must_fit_the_base():

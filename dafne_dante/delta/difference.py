@@ -10,7 +10,7 @@ argument of any function here is written to.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, sqrt
+from math import inf, isfinite, prod, sqrt
 
 import torch
 from torch import Tensor
@@ -105,7 +105,8 @@ def dense_value(update: WeightUpdate, shape: tuple[int, ...]) -> Tensor:
 def check_fit(update: WeightUpdate, shape: tuple[int, ...]) -> None:
     """Do nothing when the update fits a weight of `shape` (O, I, *kernel).
 
-    The rank is bounded by the smaller of O and I: above it factors are never shorter than the weight itself.
+    The rank is bounded by the sizes of the matrix that the factors make, (O, I * K) for lora-shared, else (O, I):
+    above the smaller one factors can say no more and are longer than the weight itself.
 
     Raises:
         DeltaShapeError: another shape, factors that do not belong together, or a rank above its bound.
@@ -118,7 +119,8 @@ def check_fit(update: WeightUpdate, shape: tuple[int, ...]) -> None:
             )
         return
     found = tuple(value.a.shape), tuple(value.b.shape)
-    rank_bound = min(shape[:2]) if len(shape) >= 2 else 0
+    columns = prod(shape[1:]) if value.form == "lora-shared" else prod(shape[1:2])
+    rank_bound = min(shape[0], columns) if len(shape) >= 2 else 0
     linear_with_kernel = value.form == "lora-linear" and len(shape) != 2
     if value.a.dim() < 2 or linear_with_kernel or not 1 <= value.rank <= rank_bound:
         raise DeltaShapeError(

@@ -64,6 +64,10 @@ def parse_model(content: bytes) -> GlobalModel:
         UnsupportedModelError: a readable file of another type, a difference of models, or one without a plan.
         DamagedModelError: truncated, not a pickle, or weights that are not finite tensors.
     """
+    if content.startswith(b"PK\x03\x04"):
+        raise UnsupportedModelError(
+            "expected a .model file, found a zip archive such as torch.save writes; export it again"
+        )
     budget = Budget()
     document, end = read_pickle(memoryview(content), 0, model_vocabulary(budget), budget)
     if not isinstance(document, dict):

@@ -18,7 +18,7 @@ __all__ = ["keep_plain", "without_paths"]
 
 _MAX_DEPTH = 32
 _MAX_COST = 16_000_000
-_VALUE_COST = 16
+_VALUE_COST = 64
 _MAX_ARRAY = 4096
 _DROPPED = object()
 _ABSOLUTE = re.compile(r"\s*(/|~|\\\\|[A-Za-z]:[\\/]|file:)")
@@ -29,7 +29,7 @@ def keep_plain(value: Any) -> dict[Any, Any]:
 
     Raises:
         DamagedModelError: not a dictionary, nested deeper than 32 levels, or more than 16 million characters or a
-            million values.
+            quarter of a million values.
     """
     if not isinstance(value, dict):
         raise DamagedModelError(f"expected metadata as a dictionary, found {type(value).__name__}")

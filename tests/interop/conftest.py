@@ -1,0 +1,30 @@
+"""Let dafne_dl be imported without side effects: it installs SimpleITK by itself where that is missing.
+
+It never uses SimpleITK, so an empty stand-in is enough while it is imported; its configuration goes to a scratch home.
+"""
+
+import importlib.util
+import os
+import sys
+import tempfile
+import types
+
+_HOME = tempfile.TemporaryDirectory(prefix="dafne-interop-")
+
+
+def pytest_configure(config):
+    if importlib.util.find_spec("dafne_dl") is None:
+        return
+    for name in ("HOME", "XDG_CONFIG_HOME", "APPDATA", "LOCALAPPDATA"):
+        os.environ[name] = _HOME.name
+    missing = importlib.util.find_spec("SimpleITK") is None
+    if missing:
+        sys.modules["SimpleITK"] = types.ModuleType("SimpleITK")
+    import dafne_dl  # noqa: F401
+
+    if missing:
+        del sys.modules["SimpleITK"]
+
+
+def pytest_unconfigure(config):
+    _HOME.cleanup()

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from dafne_dante.errors import DamagedModelError
 from dafne_dante.models.plan import ModelPlan
 
-__all__ = ["DynamicUnet", "PlainUnet", "aliases", "build_network", "canonical_weights", "tie_aliases"]
+__all__ = [
+    "DynamicUnet",
+    "PlainUnet",
+    "aliases",
+    "build_network",
+    "canonical_weights",
+    "tie_aliases",
+    "unet_strides",
+]
 
 
 class PlainUnet(nn.Module):

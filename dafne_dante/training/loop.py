@@ -29,7 +29,7 @@ from dafne_dante.training.metrics import average_dice, dice_per_label
 from dafne_dante.training.prepared import PreparedCase
 from dafne_dante.training.sampling import Batch, PatchSampler
 
-__all__ = ["FitResult", "Recipe", "fit"]
+__all__ = ["FitResult", "Recipe", "fit", "validate"]
 
 _FINAL_RATE = 0.02
 

@@ -1,0 +1,109 @@
+"""What a host gets when it registers the plugin, and what the button does, with a fake host and the real training."""
+
+import json
+from uuid import uuid4
+
+import nibabel
+import pytest
+import torch
+from fakes import FakeHost
+from phantoms import LABELS, make_case, tiny_plan
+
+import dafne_dante
+from dafne_dante.adaptation.lora import plain_weights
+from dafne_dante.errors import SettingsError
+from dafne_dante.host.registration import ACTION_ID, ACTION_LABEL
+from dafne_dante.models.build import build_network
+from dafne_dante.models.file import read_model, write_model
+from dafne_dante.models.global_model import GlobalModel
+from dafne_dante.models.stock_functions import stock_metadata, stock_sources
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAFNE_DANTE_CONFIG", str(tmp_path / "settings"))
+    for name in ("SERVER", "API_KEY", "TIMEOUT_S"):
+        monkeypatch.delenv(f"DAFNE_DANTE_{name}", raising=False)
+
+
+@pytest.fixture
+def study(tmp_path):
+    folder = tmp_path / "study"
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for seed in range(4):
+        case = make_case(seed)
+        nibabel.save(nibabel.Nifti1Image(case.image[0], case.affine), folder / "imagesTr" / f"h{seed}_0000.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(case.segmentation, case.affine), folder / "labelsTr" / f"h{seed}.nii.gz")
+    description = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, LABELS[0]: 1, LABELS[1]: 2},
+        "numTraining": 4,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    plan = tiny_plan()
+    weights = plain_weights(build_network(plan))
+    path = tmp_path / "heads.model"
+    write_model(GlobalModel(uuid4(), 7, plan, weights, stock_metadata(plan), stock_sources(plan)), path)
+    return path
+
+
+def registered(tmp_path, **what):
+    host = FakeHost(tmp_path / "results", **what)
+    dafne_dante.register(host)
+    return host
+
+
+def test_registering_adds_the_action_and_starts_nothing(tmp_path):
+    host = registered(tmp_path)
+    assert {name: label for name, (label, _) in host.actions.items()} == {ACTION_ID: ACTION_LABEL}
+    assert (host.waiting, host.notices) == ([], [])
+
+
+@pytest.mark.parametrize("version", [0, 2, 99])
+def test_a_host_of_another_version_is_refused_before_anything_is_added(tmp_path, version):
+    host = FakeHost(tmp_path, api_version=version)
+    with pytest.raises(SettingsError, match=f"expected a host with plugin API version 1, found {version}"):
+        dafne_dante.register(host)
+    assert host.actions == {}
+
+
+def test_without_a_model_or_a_study_the_user_is_told_what_to_do(tmp_path, study, model):
+    for what, hint in (({"study": study}, "segment with one first"), ({"model": model}, "annotate a study first")):
+        host = registered(tmp_path, **what)
+        host.choose(ACTION_ID)
+        assert host.waiting == []
+        assert [severity for severity, text in host.notices if hint in text] == ["warning"]
+
+
+def test_the_button_improves_the_model_in_the_background_and_offers_it(tmp_path, study, model):
+    host = registered(tmp_path, study=study, model=model)
+    host.choose(ACTION_ID)
+    assert len(host.waiting) == 1
+    assert host.model_provider.offered == {}
+    host.finish_background()
+    severity, text = host.notices[-1]
+    assert (severity, text[:23]) == ("information", "The model was improved:")
+    offered = tmp_path / "offered.model"
+    offered.write_bytes(host.model_provider.offered["Heads"])
+    assert read_model(offered).model_id == read_model(model).model_id
+    assert json.loads((tmp_path / "results" / "summary.json").read_text())["uploaded"] is False
+
+
+def test_a_failure_is_one_sentence_and_offers_nothing(tmp_path, model):
+    (tmp_path / "empty").mkdir()
+    host = registered(tmp_path, study=tmp_path / "empty", model=model)
+    host.choose(ACTION_ID)
+    host.finish_background()
+    severity, text = host.notices[-1]
+    assert severity == "error"
+    assert text.startswith("The model was not improved: expected ")
+    assert str(tmp_path) not in text
+    assert host.model_provider.offered == {}

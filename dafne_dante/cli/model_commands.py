@@ -1,12 +1,15 @@
 """Commands around models and cases: train, improve, predict, evaluate, inspect, apply."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dafne_dante.cli.output import epoch_bar, errors_console, print_object
 from dafne_dante.config import configuration_folder, load_settings
+
+if TYPE_CHECKING:
+    from dafne_dante.federation.client import FederationClient
 
 __all__ = ["apply", "evaluate", "improve", "inspect", "predict", "train"]
 
@@ -138,9 +141,7 @@ def predict(
     )
 
 
-def evaluate(
-    model: Annotated[Path, typer.Option(help="A .model file.")], data: Folder, as_json: Json = False
-) -> None:
+def evaluate(model: Annotated[Path, typer.Option(help="A .model file.")], data: Folder, as_json: Json = False) -> None:
     """Dice of a model on labelled cases, in each image's own grid."""
     from dafne_dante.annotations.folders import read_cases
     from dafne_dante.models.build import build_network
@@ -157,9 +158,7 @@ def evaluate(
     )
 
 
-def inspect(
-    file: Annotated[Path, typer.Argument(help="A .model or a .delta file.")], as_json: Json = False
-) -> None:
+def inspect(file: Annotated[Path, typer.Argument(help="A .model or a .delta file.")], as_json: Json = False) -> None:
     """Everything in a model or a delta that a person would want to know before it leaves the house."""
     from dafne_dante.plugin.inspect import describe_file, describe_in_words
 
@@ -195,12 +194,10 @@ def _check_source(base: Path | None, server: str | None, model_type: str, upload
         raise typer.BadParameter("expected --server URL to upload to", param_hint="--upload")
 
 
-def _client(server: str) -> Any:
-    from dafne_dante.federation.client import FederationClient
-    from dafne_dante.federation.connect import connect
+def _client(server: str) -> "FederationClient":
+    from dafne_dante.federation.client import connect
 
-    client: FederationClient = connect(load_settings(), server)
-    return client
+    return connect(load_settings(), server)
 
 
 def _dice(dice: dict[str, float | None]) -> str:

@@ -1,0 +1,55 @@
+"""The application: which command does what; `main` is the console script."""
+
+from typing import Annotated
+
+import typer
+
+from dafne_dante._version import __version__
+from dafne_dante.cli import federation_commands, key_commands, model_commands, server_commands
+from dafne_dante.cli.demo_command import demo
+from dafne_dante.cli.output import run_guarded
+
+__all__ = ["application", "main"]
+
+application = typer.Typer(
+    name="dafne-dante",
+    help="Improve a shared Dafne segmentation model from your own corrections; only a small signed delta leaves.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (
+    model_commands.train,
+    model_commands.improve,
+    model_commands.predict,
+    model_commands.evaluate,
+    model_commands.inspect,
+    model_commands.apply,
+    federation_commands.merge,
+    federation_commands.publish,
+    server_commands.serve,
+    demo,
+):
+    application.command()(command)
+application.add_typer(key_commands.keys, name="keys")
+application.add_typer(server_commands.server, name="server")
+
+
+def _show(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dafne-dante {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; exit codes 0 done, 1 refused or failed, 2 usage."""
+    run_guarded(application)
+
+
+@application.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_show)
+    ] = False,
+) -> None:
+    """Improve a shared Dafne segmentation model from your own corrections; only a small signed delta leaves."""

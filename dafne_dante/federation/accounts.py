@@ -1,0 +1,157 @@
+"""Who may use the embedded server, and what happened on it, in one SQLite file.
+
+Terms: an API key is `<8 characters>.<32 characters>`; the first part is its public id, by which the row is found, the
+second is the secret. A permission is `access` (read and upload) or `merge` (the operator's calls) for one type.
+
+Invariants: only a salted scrypt hash of a key is stored, so the file gives no key away; a key is shown once, when it
+is made; a wrong key costs as much time as a right one; the log never holds a key.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dafne_dante.durable import make_folder
+from dafne_dante.errors import SettingsError, StorageError
+
+__all__ = ["Account", "Accounts"]
+
+_FILE = "accounts.sqlite"
+_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+_ID_CHARACTERS, _SECRET_BYTES, _SALT_BYTES = 8, 24, 16
+_MAX_LOG_CHARACTERS = 500
+_MAX_KEY_CHARACTERS = 200
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS users (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, key_id TEXT NOT NULL UNIQUE,
+    salt BLOB NOT NULL, hash BLOB NOT NULL, created INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS permissions (
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE, model_type TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('access', 'merge')), PRIMARY KEY (user_id, model_type, kind));
+CREATE TABLE IF NOT EXISTS log (
+    id INTEGER PRIMARY KEY, time INTEGER NOT NULL, user TEXT NOT NULL, call TEXT NOT NULL, detail TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user with the types that they may access and merge."""
+
+    name: str
+    access: frozenset[str]
+    merge: frozenset[str]
+
+
+class Accounts:
+    """The file `accounts.sqlite` in the server's root; StorageError where the disk refuses."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = make_folder(root) / _FILE
+        self._verified: dict[bytes, str] = {}
+        self._lock = threading.Lock()
+        with self._connect() as connection:
+            connection.executescript(_SCHEMA)
+        self._path.chmod(0o600)
+
+    def add_user(self, name: str, *, access: Sequence[str] = (), merge: Sequence[str] = ()) -> str:
+        """Add a user and return their API key, which cannot be shown again.
+
+        Raises:
+            SettingsError: the name is taken, or not of letters, digits and hyphens.
+        """
+        if not _NAME.fullmatch(name):
+            raise SettingsError("expected a user's name of 1 to 64 letters, digits and hyphens; choose another")
+        # Letters and digits only: the id is typed by people and never looks like an option.
+        key_id = secrets.token_hex(_ID_CHARACTERS // 2)
+        secret, salt = secrets.token_urlsafe(_SECRET_BYTES), secrets.token_bytes(_SALT_BYTES)
+        try:
+            with self._connect() as connection:
+                row = (name, key_id, salt, _hash(secret, salt), int(time.time()))
+                cursor = connection.execute(
+                    "INSERT INTO users(name, key_id, salt, hash, created) VALUES (?,?,?,?,?)", row
+                )
+                grants = [(cursor.lastrowid, one, "access") for one in {*access, *merge}]
+                grants += [(cursor.lastrowid, one, "merge") for one in set(merge)]
+                connection.executemany("INSERT INTO permissions VALUES (?,?,?)", grants)
+        except sqlite3.IntegrityError:
+            raise SettingsError(f"expected a new user's name, found that {name} exists; choose another") from None
+        return f"{key_id}.{secret}"
+
+    def list_users(self) -> list[Account]:
+        """All users by name."""
+        with self._connect() as connection:
+            names = [str(row[0]) for row in connection.execute("SELECT name FROM users ORDER BY name")]
+        return [self._account(name) for name in names]
+
+    def revoke(self, name: str) -> None:
+        """Remove a user and their key; SettingsError for an unknown name."""
+        with self._connect() as connection:
+            if connection.execute("DELETE FROM users WHERE name = ?", (name,)).rowcount == 0:
+                raise SettingsError(f"expected a user's name, found no {name}; list them first")
+        with self._lock:
+            self._verified.clear()
+
+    def find(self, api_key: str) -> Account | None:
+        """The user with this key, None for any other text."""
+        key_id, _, secret = api_key[:_MAX_KEY_CHARACTERS].partition(".")
+        with self._connect() as connection:
+            row = connection.execute("SELECT name, salt, hash FROM users WHERE key_id = ?", (key_id,)).fetchone()
+        name, salt, expected = row or ("", b"\0" * _SALT_BYTES, b"")
+        # A key that was right once is remembered by its digest, since scrypt takes tens of milliseconds by design.
+        digest = hashlib.sha256(api_key.encode("utf-8", "replace") + expected).digest()
+        with self._lock:
+            remembered = self._verified.get(digest) == name and bool(row)
+        if not remembered and not hmac.compare_digest(_hash(secret, salt), expected):
+            return None
+        with self._lock:
+            self._verified[digest] = name
+        return self._account(name)
+
+    def log(self, user: str, call: str, detail: str) -> None:
+        """Append a line; the caller never passes a key."""
+        clean = "".join(character if character.isprintable() else " " for character in detail)[:_MAX_LOG_CHARACTERS]
+        with self._connect() as connection:
+            connection.execute("INSERT INTO log(time, user, call, detail) VALUES (?,?,?,?)",
+                               (int(time.time()), user, call, clean))  # fmt: skip
+
+    def logged(self) -> list[tuple[int, str, str, str]]:
+        """All log lines: seconds since 1970, user, call, detail."""
+        with self._connect() as connection:
+            return [tuple(row) for row in connection.execute("SELECT time, user, call, detail FROM log ORDER BY id")]
+
+    def _account(self, name: str) -> Account:
+        with self._connect() as connection:
+            rows = connection.execute(
+                "SELECT model_type, kind FROM permissions JOIN users ON users.id = user_id WHERE name = ?", (name,)
+            ).fetchall()
+        granted = {kind: frozenset(one for one, found in rows if found == kind) for kind in ("access", "merge")}
+        return Account(name, granted["access"], granted["merge"])
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; the connection is closed afterwards, so that threads never share one."""
+        try:
+            connection = sqlite3.connect(self._path, timeout=30)
+            try:
+                connection.execute("PRAGMA foreign_keys = ON")
+                with connection:
+                    yield connection
+            finally:
+                connection.close()
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot use {_FILE}: {error}; check the folder's permissions and space") from error
+
+
+def _hash(secret: str, salt: bytes) -> bytes:
+    """scrypt with OWASP's interactive parameters (N = 2^14, r = 8, p = 5)."""
+    return hashlib.scrypt(secret.encode("utf-8", "replace"), salt=salt, n=2**14, r=8, p=5, dklen=32)

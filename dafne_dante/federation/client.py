@@ -1,0 +1,170 @@
+"""A federation server as a site and an operator use it: typed answers instead of JSON.
+
+Terms: a version is the server's timestamp, as text of decimal digits; the capability is what a type's `model.json`
+says under `dafne_dante`: which delta version its operator takes, and hints about the operator's keys (the pinned key
+in the settings decides, never the server's).
+
+Invariants: every field of an answer is checked before it is used; a file from the server lands on disk only under a
+name that we chose.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dafne_dante.config import Settings
+from dafne_dante.durable import digest_file
+from dafne_dante.errors import ServerAnswerError, StorageError
+from dafne_dante.federation.transport import HttpTransport, Transport
+
+__all__ = ["Capability", "FederationClient", "ModelInfo", "PendingUpload", "connect"]
+
+CHUNK_BYTES = 50 * 1024**2
+_VERSION = re.compile(r"[0-9]{1,20}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._() -]{0,254}")
+_MAX_LISTED = 10_000
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a type says about deltas: the version it takes, and base64 keys as hints ("" when it names none)."""
+
+    delta: int
+    operator_key: str = ""
+    seal_key: str = ""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One model type: versions oldest first, SHA-256 of their files, and whether it takes deltas (None: no)."""
+
+    latest_timestamp: str
+    timestamps: tuple[str, ...]
+    hashes: Mapping[str, str]
+    capability: Capability | None
+
+
+@dataclass(frozen=True)
+class PendingUpload:
+    """An upload that waits: the server's name for it, the user who sent it, bytes."""
+
+    filename: str
+    username: str
+    size: int
+
+
+class FederationClient:
+    """Dafne's calls over a transport; every method raises TransportError as `HttpTransport` says."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def available_models(self) -> list[str]:
+        """Names of the model types that this key may use."""
+        models = self._transport.ask("get_available_models", {}).get("models")
+        if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+            raise ServerAnswerError("expected a list of model types, found something else")
+        return models[:_MAX_LISTED]
+
+    def model_info(self, model_type: str) -> ModelInfo:
+        """Versions, digests and capability of one type; ServerAnswerError when the answer is not of that form."""
+        answer = self._transport.ask("info_model", {"model_type": model_type})
+        latest = _version(answer.get("latest_timestamp"))
+        hashes = answer.get("hashes")
+        hashes = {latest: answer.get("hash")} if hashes is None else hashes
+        if not isinstance(hashes, dict) or not all(_is_digest(value) for value in hashes.values()):
+            raise ServerAnswerError("expected a SHA-256 of every version, found something else")
+        listed = answer.get("timestamps")
+        stamps = tuple(_version(one) for one in listed[:_MAX_LISTED]) if isinstance(listed, list) else (latest,)
+        return ModelInfo(latest, stamps, {_version(key): value for key, value in hashes.items()}, _capability(answer))
+
+    def download_model(self, model_type: str, version: str, destination: Path) -> Path:
+        """Write one version's `.model` file to `destination` when it has the SHA-256 of the server's list."""
+        digest = self.model_info(model_type).hashes.get(version)
+        if digest is None:
+            raise ServerAnswerError(f"expected the server to list version {version}, found that it does not")
+        body = {"model_type": model_type, "timestamp": version}
+        return self._transport.download("get_model", body, destination, sha256=digest)
+
+    def upload(self, model_type: str, path: Path, dice: float) -> None:
+        """Send a file as an upload, in chunks of 50 MiB under a name that nobody else can have chosen."""
+        fields = {"model_type": model_type, "dice": f"{dice:.4f}", "original_hash": digest_file(path)}
+        self._send_file("upload_model", fields, path)
+
+    def pending_uploads(self, model_type: str) -> list[PendingUpload]:
+        """Uploads that wait for a merge, oldest first; needs the merge right."""
+        uploads = self._transport.ask("get_pending_uploads", {"model_type": model_type}).get("uploads")
+        if not isinstance(uploads, list):
+            raise ServerAnswerError("expected a list of uploads, found something else")
+        return [_pending(item) for item in uploads[:_MAX_LISTED]]
+
+    def download_upload(self, model_type: str, filename: str, destination: Path) -> Path:
+        """Write one upload to `destination`."""
+        body = {"model_type": model_type, "filename": filename}
+        return self._transport.download("download_upload", body, destination, sha256=None)
+
+    def delete_upload(self, model_type: str, filename: str) -> None:
+        """Take one upload off the queue."""
+        self._transport.ask("delete_upload", {"model_type": model_type, "filename": filename})
+
+    def publish_model(self, model_type: str, path: Path) -> str:
+        """Make a `.model` file the newest version of its type and return that version."""
+        fields = {"model_type": model_type, "sha256": digest_file(path)}
+        return _version(self._send_file("upload_merged_model", fields, path).get("timestamp"))
+
+    def _send_file(self, call: str, fields: Mapping[str, str], path: Path) -> dict[str, Any]:
+        # Chunk folders are shared per type and file name, so the name must be nobody else's (DAFNE.md section 2).
+        name = f"{secrets.token_hex(16)}.model"
+        size = path.stat().st_size
+        count = max(1, -(-size // CHUNK_BYTES))
+        answer: dict[str, Any] = {}
+        try:
+            with path.open("rb") as stream:
+                for index in range(count):
+                    chunk = {"chunk_index": str(index), "total_chunks": str(count), "filename": name}
+                    answer = self._transport.send(call, {**fields, **chunk}, name, stream.read(CHUNK_BYTES))
+        except OSError as error:
+            raise StorageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error
+        return answer
+
+
+def connect(settings: Settings, server: str = "") -> FederationClient:
+    """A client for `server`, else for the settings' server; SettingsError when an address or the key is missing."""
+    return FederationClient(HttpTransport(server or settings.server, settings.api_key, timeout_s=settings.timeout_s))
+
+
+def _version(value: Any) -> str:
+    text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    if not _VERSION.fullmatch(text):
+        raise ServerAnswerError("expected a version as decimal digits, found something else")
+    return text
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
+
+
+def _capability(answer: Mapping[str, Any]) -> Capability | None:
+    """The type's word about deltas; anything malformed counts as none."""
+    block = answer.get("dafne_dante")
+    if not isinstance(block, dict):
+        return None
+    delta = block.get("delta")
+    if isinstance(delta, bool) or not isinstance(delta, (int, float)) or delta != int(delta) or delta < 1:
+        return None
+    keys = [block.get(name) for name in ("operator_key", "seal_key")]
+    operator_key, seal_key = (key if isinstance(key, str) and len(key) <= 64 else "" for key in keys)
+    return Capability(int(delta), operator_key, seal_key)
+
+
+def _pending(item: Any) -> PendingUpload:
+    if not isinstance(item, dict):
+        raise ServerAnswerError("expected an upload as an object, found something else")
+    filename, size = item.get("filename"), item.get("size")
+    if not isinstance(filename, str) or not _UPLOAD_NAME.fullmatch(filename) or not isinstance(size, int):
+        raise ServerAnswerError("expected an upload's name and size, found something else")
+    return PendingUpload(filename, str(item.get("username", ""))[:100], size)

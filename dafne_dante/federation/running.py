@@ -1,0 +1,78 @@
+"""The embedded server as a process that runs until it is told to stop, or as a thread beside something else."""
+
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from dafne_dante.errors import SettingsError, StorageError
+
+__all__ = ["RunningServer", "serve"]
+
+_START_S = 30.0
+_MISSING = "expected the server's packages, found them missing; run: pip install 'dafne-dante[server]'"
+
+
+def serve(root: Path, port: int, host: str = "127.0.0.1") -> None:
+    """Serve `root` until interrupted; a call that is under way is finished first.
+
+    Raises:
+        SettingsError: the extra `server` is not installed, or the port is taken.
+        StorageError: the folder cannot be used.
+    """
+    with _bound(host, port) as listener:
+        _uvicorn_server(root).run(sockets=[listener])
+
+
+class RunningServer:
+    """The server in a thread on a free port of this machine, for the demo and for tests; a context manager."""
+
+    def __init__(self, root: Path) -> None:
+        self._server = _uvicorn_server(root)
+        self._listener = _bound("127.0.0.1", 0)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}, name="dafne-dante-server", daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        """Base URL, ending with "/"."""
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+
+    def __enter__(self) -> "RunningServer":
+        self._thread.start()
+        deadline = time.monotonic() + _START_S
+        while not self._server.started:
+            if time.monotonic() > deadline or not self._thread.is_alive():
+                raise StorageError("expected the embedded server to start, found that it did not; see its log")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=_START_S)
+        self._listener.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        listener = socket.create_server((host, port), backlog=128)
+    except OSError as error:
+        raise SettingsError(f"expected port {port} to be free, found it taken or refused; choose another") from error
+    listener.set_inheritable(False)
+    return listener
+
+
+def _uvicorn_server(root: Path):  # type: ignore[no-untyped-def]
+    # The server's packages are an extra, so that a hospital's workstation need not have them.
+    try:
+        import uvicorn  # noqa: PLC0415
+
+        from dafne_dante.federation.server import create_app  # noqa: PLC0415
+    except ImportError as error:
+        raise SettingsError(_MISSING) from error
+    config = uvicorn.Config(create_app(root), log_level="warning", access_log=False, server_header=False)
+    return uvicorn.Server(config)

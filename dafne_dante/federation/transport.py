@@ -1,0 +1,212 @@
+"""Calls to a Dafne federation server over HTTP (DAFNE.md section 2), with nothing of the answer trusted.
+
+Terms: a call is the last part of the URL; JSON calls carry the key in their body, as Dafne's protocol has it.
+
+Invariants
+- The API key goes into request bodies only: never into a URL, a message, a log or a representation.
+- Plain HTTP is for this machine only; a redirect is never followed, because it could carry the key elsewhere.
+- Every answer is bounded in size and time. A download lands in a temporary file and takes its name only when its
+  SHA-256 is the expected one.
+- Only calls that change nothing are repeated, and only after a failure that may pass (no answer, 5xx); never after
+  400, 401, 403 or 404.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+
+from dafne_dante.durable import write_stream_atomically
+from dafne_dante.errors import AccessDeniedError, ServerAnswerError, ServerUnreachableError, SettingsError
+
+__all__ = ["HttpTransport", "Transport"]
+
+T = TypeVar("T")
+
+_MAX_JSON_BYTES = 4 * 1024**2
+_MAX_FILE_BYTES = 2 * 1024**3
+_BLOCK_BYTES = 1 << 20
+_TRIES = 3
+_FIRST_PAUSE_S = 0.5
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_SHORTEST_BYTES_PER_S = 1024
+
+
+class Transport(Protocol):
+    """What the client needs of a transport; errors are those of HttpTransport."""
+
+    def ask(self, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One JSON object for a JSON body."""
+
+    def send(self, call: str, fields: Mapping[str, str], name: str, content: bytes) -> dict[str, Any]:
+        """One JSON object for a multipart form with a file `model_binary`."""
+
+    def download(self, call: str, body: Mapping[str, Any], destination: Path, *, sha256: str | None) -> Path:
+        """The file that answers a JSON body, written to `destination`."""
+
+
+class HttpTransport:
+    """Dafne's HTTP API at one base URL.
+
+    Raises:
+        SettingsError: no URL or key, or plain HTTP to another machine.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout_s: float = 60.0,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._base_url = _checked_url(base_url)
+        if not api_key:
+            raise SettingsError("expected an API key in settings.toml or DAFNE_DANTE_API_KEY, found none; set one")
+        self._api_key, self._timeout_s, self._pause = api_key, timeout_s, pause
+        self._session = requests.Session()
+
+    def __repr__(self) -> str:
+        return f"HttpTransport({self._base_url!r})"
+
+    def ask(self, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST a JSON body and return the JSON object of the answer; repeated after failures that may pass.
+
+        Raises:
+            ServerUnreachableError: no answer in time.
+            AccessDeniedError: 401 or 403.
+            ServerAnswerError: any other status, or an answer that is no JSON object or too long.
+        """
+        return self._repeated(lambda: self._ask_once(call, body))
+
+    def send(self, call: str, fields: Mapping[str, str], name: str, content: bytes) -> dict[str, Any]:
+        """POST a multipart form once, never repeated: the server may have taken what it did not acknowledge.
+
+        Raises:
+            As `ask`.
+        """
+        data = {**fields, "api_key": self._api_key}
+        files = {"model_binary": (name, content, "application/octet-stream")}
+        with self._answer(call, data=data, files=files) as response:
+            return _json_object(response, self._deadline(), uploading=True)
+
+    def download(self, call: str, body: Mapping[str, Any], destination: Path, *, sha256: str | None) -> Path:
+        """POST a JSON body and write the answer's bytes to `destination`, whole or not at all.
+
+        Raises:
+            As `ask`; ServerAnswerError also when the bytes do not have the digest `sha256` or are beyond 2 GiB.
+            StorageError: the disk refuses.
+        """
+        self._repeated(lambda: self._download_once(call, body, destination, sha256))
+        return destination
+
+    def _ask_once(self, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        with self._answer(call, json={**body, "api_key": self._api_key}) as response:
+            return _json_object(response, self._deadline())
+
+    def _download_once(self, call: str, body: Mapping[str, Any], destination: Path, sha256: str | None) -> None:
+        with self._answer(call, json={**body, "api_key": self._api_key}) as response:
+            _check_status(response.status_code, uploading=False)
+            write_stream_atomically(destination, lambda stream: _receive(response, stream, sha256, self._timeout_s))
+
+    @contextmanager
+    def _answer(self, call: str, **content: Any) -> Iterator[requests.Response]:
+        """The open answer to one POST; every failure of the network becomes ServerUnreachableError."""
+        try:
+            response = self._session.post(
+                self._base_url + call, stream=True, allow_redirects=False, timeout=self._timeout_s, **content
+            )
+            with response:
+                yield response
+        except requests.exceptions.SSLError:
+            raise ServerUnreachableError(
+                "expected a certificate that this machine trusts, found another; "
+                "is there a proxy that opens TLS? give its certificate in REQUESTS_CA_BUNDLE"
+            ) from None
+        except requests.RequestException as error:
+            # The exception's text may hold the request; its kind says enough.
+            raise ServerUnreachableError(
+                f"no answer from the federation server ({type(error).__name__}); check the address and the network"
+            ) from None
+
+    def _repeated(self, attempt: Callable[[], T]) -> T:
+        for count in range(_TRIES):
+            try:
+                return attempt()
+            except ServerUnreachableError:
+                if count == _TRIES - 1:
+                    raise
+                self._pause(_FIRST_PAUSE_S * 2**count)
+        raise AssertionError("unreachable")
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout_s
+
+
+def _receive(response: requests.Response, stream: IO[bytes], sha256: str | None, timeout_s: float) -> None:
+    """Copy the answer, bounded in bytes and by a slowest rate, so that a server cannot hold us for ever."""
+    digest, received, begin = hashlib.sha256(), 0, time.monotonic()
+    for block in response.iter_content(_BLOCK_BYTES):
+        received += len(block)
+        if received > _MAX_FILE_BYTES:
+            raise ServerAnswerError("expected a file of at most 2 GiB, found a longer one")
+        if time.monotonic() - begin > timeout_s + received / _SHORTEST_BYTES_PER_S:
+            raise ServerUnreachableError("the server sends too slowly; try again later")
+        digest.update(block)
+        stream.write(block)
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise ServerAnswerError("expected the file that the server's list names, found other bytes; try again later")
+
+
+def _json_object(response: requests.Response, deadline: float, *, uploading: bool = False) -> dict[str, Any]:
+    _check_status(response.status_code, uploading=uploading)
+    content = bytearray()
+    for block in response.iter_content(64 * 1024):
+        content += block
+        if len(content) > _MAX_JSON_BYTES:
+            raise ServerAnswerError("expected an answer of at most 4 MiB, found a longer one")
+        if time.monotonic() > deadline:
+            raise ServerUnreachableError("the server sends too slowly; try again later")
+    try:
+        document = json.loads(bytes(content).decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise ServerAnswerError("expected JSON from the server, found something else; is the address right?") from None
+    if not isinstance(document, dict):
+        raise ServerAnswerError("expected a JSON object from the server, found another value")
+    return document
+
+
+def _check_status(status: int, *, uploading: bool) -> None:
+    if status == 200:
+        return
+    if status == 401:
+        more = "; for an upload it may also mean that the file is larger than the server takes" if uploading else ""
+        raise AccessDeniedError(f"the server does not accept the API key (401){more}; check the key")
+    if status == 403:
+        raise AccessDeniedError("the API key lacks the permission for this model type (403); ask the operator")
+    if 300 <= status < 400:
+        raise ServerAnswerError("the server sends elsewhere, which is not followed; set its new address yourself")
+    meanings = {400: "a malformed name", 404: "no such model type", 413: "the file is too large"}
+    meaning = meanings.get(status, "an error of the server")
+    if status in (502, 503, 504):
+        raise ServerUnreachableError(f"the server is not available ({status}); try again later")
+    raise ServerAnswerError(f"the server answered {status}: {meaning}")
+
+
+def _checked_url(base_url: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+        host = parts.hostname
+    except ValueError:
+        raise SettingsError("expected the server's address as https://..., found a malformed one") from None
+    if not host or parts.scheme not in ("http", "https") or parts.username or parts.password:
+        raise SettingsError("expected the server's address as https://host/path/, found something else")
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        raise SettingsError("expected https:// (plain http:// only to this machine): the API key would be readable")
+    return base_url if base_url.endswith("/") else base_url + "/"

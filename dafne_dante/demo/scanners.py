@@ -59,9 +59,16 @@ class SimulatedCase(NamedTuple):
 SCANNER_A = Scanner("A", contrast=((0.0, 0.0), (1.0, 1.0)), noise=0.02)
 """Plain T1 with a little noise."""
 SCANNER_B = Scanner(
-    "B", contrast=((0.0, 0.0), (0.3, 0.35), (0.62, 0.82), (0.74, 0.8), (0.88, 0.66), (1.0, 0.6)), bias=0.3, noise=0.02
+    "B",
+    contrast=((0.0, 0.0), (0.3, 0.32), (0.62, 0.70), (0.74, 0.765), (0.88, 0.79), (1.0, 0.82)),
+    bias=0.3,
+    noise=0.02,
 )
-"""A FLAIR-like contrast: fluid stays dark, grey matter is brighter than white matter; a coil with a strong bias."""
+"""A flat contrast: grey matter is nearly as bright as white matter; a coil with a strong bias.
+
+A contrast that is turned round altogether would be learned as well, but what is learned then is the opposite of what
+hospital A needs, so that no average of the two serves both.
+"""
 SCANNER_C = Scanner("C", contrast=((0.0, 0.0), (1.0, 1.0)), bias=0.35, noise=0.06, slice_factor=2)
 """T1 from a weak coil: bias, strong noise, slices twice as thick."""
 

@@ -27,7 +27,7 @@ check: $(READY) ## formatting, lint, types and the rules of the house
 	$(VENV)/bin/python -m pytest tests/test_style.py
 
 test-interop: $(INTEROP_READY) ## our models and server against the stock programs of Dafne
-	$(INTEROP)/bin/python -m pytest tests/interop -p no:cacheprovider -o norecursedirs=""
+	$(INTEROP)/bin/python -m pytest tests/interop -p no:cacheprovider -o norecursedirs=".*"
 
 clean: ## remove both environments and the demonstration's output
 	rm -rf $(VENV) $(INTEROP) demo-output

@@ -1,17 +1,20 @@
 """A plan from the cases themselves: spacing, patch and depth of a 3D U-Net.
 
-Rules: the target spacing is the median along each axis; the patch is the median shape in that spacing, rounded to
-what the strides divide and shrunk along its longest axis until it fits the voxel budget of the machine; levels are
-added while the smallest in-plane size stays at least 8 voxels. All sizes are (Z, X, Y).
+Rules: the target spacing is the median along each axis; the median shape is that of the positive voxels' box in that
+spacing, since preprocessing crops to it; the patch is the median shape rounded up to what the strides divide, shrunk
+along its longest axis until it fits the voxel budget of the machine; large patches get a fifth level. All sizes are
+(Z, X, Y).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.errors import AnnotationError, NotEnoughCasesError
 from dafne_dante.models.plan import ModelPlan
+from dafne_dante.models.preprocess import positive_box
 
 __all__ = ["configure_unet3d"]
 
@@ -34,7 +37,7 @@ def configure_unet3d(cases: Sequence[Case], *, on_gpu: bool = False) -> ModelPla
     if any(case.labels != labels or case.image.shape[0] != channels for case in cases):
         raise AnnotationError("expected every case to have the same labels and contrasts; sort them into folders")
     spacing = np.median([_slices_first(case.spacing_mm) for case in cases], axis=0)
-    shapes = [np.array(_slices_first(case.shape)) * _slices_first(case.spacing_mm) / spacing for case in cases]
+    shapes = [_tissue_shape(case) * _slices_first(case.spacing_mm) / spacing for case in cases]
     median_shape = np.maximum(1, np.round(np.median(shapes, axis=0))).astype(int)
     patch = _patch(median_shape, GPU_PATCH_VOXELS if on_gpu else CPU_PATCH_VOXELS)
     return ModelPlan(
@@ -49,7 +52,14 @@ def configure_unet3d(cases: Sequence[Case], *, on_gpu: bool = False) -> ModelPla
     )
 
 
-def _patch(median_shape: np.ndarray, budget: int) -> tuple[int, ...]:
+def _tissue_shape(case: Case) -> npt.NDArray[np.float64]:
+    """Voxels (Z, X, Y) of the box around what is positive."""
+    start, stop = positive_box(case.image)
+    x, y, z = np.subtract(stop, start)
+    return np.array([z, x, y], dtype=np.float64)
+
+
+def _patch(median_shape: npt.NDArray[np.int64], budget: int) -> tuple[int, ...]:
     """Multiples of 8 around the median shape, the longest axis shortened until the budget holds."""
     patch = np.maximum(_SMALLEST_AXIS, np.ceil(median_shape / _MULTIPLE).astype(int) * _MULTIPLE)
     while int(np.prod(patch)) > budget and patch.max() > _SMALLEST_AXIS:

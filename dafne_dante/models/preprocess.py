@@ -23,6 +23,7 @@ __all__ = [
     "PreparedImage",
     "Record",
     "pad_for_network",
+    "positive_box",
     "prepare_image",
     "prepare_known",
     "prepare_segmentation",
@@ -70,7 +71,7 @@ def prepare_image(image: Image, spacing_mm: SpacingMm, plan: ModelPlan) -> Prepa
     x, y, z = (float(np.float32(value)) for value in spacing_mm)
     spacing = (x, y) if image.ndim == 3 else (z, x, y)
     slices_first = image if image.ndim == 3 else np.moveaxis(image, -1, 1)
-    start, stop = _positive_box(slices_first)
+    start, stop = positive_box(slices_first)
     cropped = slices_first[(slice(None), *(slice(a, b) for a, b in zip(start, stop, strict=True)))]
     resampled = not np.allclose(plan.spacing_mm, spacing, atol=_SPACING_TOLERANCE_MM)
     anisotropic = resampled and (_is_anisotropic(spacing) or _is_anisotropic(plan.spacing_mm))
@@ -106,6 +107,19 @@ def restore_segmentation(prediction: npt.NDArray[np.uint8], record: Record) -> S
     return full if full.ndim == 2 else np.ascontiguousarray(np.moveaxis(full, 0, -1))
 
 
+def positive_box(image: npt.NDArray[np.float32]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Start and stop of the smallest box around voxels above zero in any channel of (C, *shape).
+
+    The whole image when there is none.
+    """
+    positive: npt.NDArray[np.bool_] = np.any(image > 0, axis=0)
+    if not positive.any():
+        return (0,) * positive.ndim, positive.shape
+    occupied = [np.flatnonzero(np.moveaxis(positive, axis, 0).reshape(size, -1).any(axis=1))
+                for axis, size in enumerate(positive.shape)]  # fmt: skip
+    return tuple(int(index[0]) for index in occupied), tuple(int(index[-1]) + 1 for index in occupied)
+
+
 def pad_for_network(
     image: npt.NDArray[np.float32], plan: ModelPlan
 ) -> tuple[npt.NDArray[np.float32], tuple[slice, ...]]:
@@ -122,16 +136,6 @@ def pad_for_network(
     padded = np.pad(image, [(0, 0), *zip(before, after, strict=True)])
     inner = tuple(slice(low, low + size) for low, size in zip(before, image.shape[1:], strict=True))
     return padded, inner
-
-
-def _positive_box(image: npt.NDArray[np.float32]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The smallest box around voxels above zero in any channel; the whole image when there is none."""
-    positive: npt.NDArray[np.bool_] = np.any(image > 0, axis=0)
-    if not positive.any():
-        return (0,) * positive.ndim, positive.shape
-    occupied = [np.flatnonzero(np.moveaxis(positive, axis, 0).reshape(size, -1).any(axis=1))
-                for axis, size in enumerate(positive.shape)]  # fmt: skip
-    return tuple(int(index[0]) for index in occupied), tuple(int(index[-1]) + 1 for index in occupied)
 
 
 def _is_anisotropic(spacing: tuple[float, ...]) -> bool:

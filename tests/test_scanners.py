@@ -96,12 +96,22 @@ def test_noise_of_c_has_the_strength_it_is_told():
     assert (noisy - quiet)[bright].std() == pytest.approx(SCANNER_C.noise * 1000, rel=0.1)
 
 
-def test_c_has_half_as_many_slices_twice_as_thick(cases):
-    thin, thick = cases["A"], cases["C"]
+def test_c_has_slices_twice_as_thick(cases):
+    x, y, z = spacing_of(cases["C"])
+    assert (y, z) == pytest.approx((x, 2 * x))
+
+
+def test_a_slice_factor_halves_the_slices_and_leaves_the_rest(cases):
+    thin, thick = cases["A"], make_case(replace(SCANNER_A, slice_factor=2), 5, VOXEL_MM)
     assert thick.image.shape[:2] == thin.image.shape[:2]
     assert thick.image.shape[2] == -(-thin.image.shape[2] // 2)
-    assert spacing_of(thin) == pytest.approx([VOXEL_MM] * 3)
-    assert spacing_of(thick) == pytest.approx([VOXEL_MM, VOXEL_MM, 2 * VOXEL_MM])
+    assert spacing_of(thick) == pytest.approx(spacing_of(thin) * [1, 1, 2])
+
+
+def test_the_field_of_view_is_fitted_to_each_head(cases):
+    spacings = [spacing_of(make_case(SCANNER_A, subject, 8.0))[0] for subject in range(4)]
+    assert len(set(spacings)) == 4
+    assert all(abs(spacing / 8.0 - 1) <= 0.02 for spacing in spacings)
 
 
 def test_thick_and_thin_slices_show_the_same_body_at_the_same_place(cases):

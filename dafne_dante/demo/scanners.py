@@ -7,6 +7,9 @@ Terms
 - bias: largest logarithm, in the brain, of the receive coil's smooth, multiplicative field of mean logarithm 0.
 - noise: standard deviation of the Gaussian noise in both channels of the coil, in units of the brightest tissue. The
   magnitude of the sum is Rician (Gudbjartsson and Patz, Magn Reson Med 1995).
+- field of view: fitted to each head, so that voxels are up to 2 % smaller or larger than asked for. Without that, the
+  images of hospital A would have the model's spacing exactly; stock clients would then not resample them, and so
+  z-score them otherwise than those of every other hospital (the spline leaves traces around the brain that count).
 - slice factor: slice thickness in units of the in-plane voxel; a thick slice is the average of what it covers.
 
 Invariants: intensities are positive in the brain and 0 outside (stock clients crop to what is positive); one seed, one
@@ -35,6 +38,7 @@ _FINE_VOXELS = 2
 """Fine voxels along an in-plane voxel."""
 _BRIGHTEST = 1000.0
 _BIAS_SMOOTHING_MM = 56.0
+_VIEW_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,15 @@ SCANNER_C = Scanner("C", contrast=((0.0, 0.0), (1.0, 1.0)), bias=0.35, noise=0.0
 
 
 def make_case(scanner: Scanner, subject_seed: int, voxel_mm: float = 4.0) -> SimulatedCase:
-    """See the subject through the scanner, with voxels of `voxel_mm` in-plane.
+    """See the subject through the scanner, with voxels of about `voxel_mm` in-plane (see: field of view).
 
     Raises:
         SettingsError: the template is not installed.
     """
-    anatomy = individual(subject_seed, voxel_mm / _FINE_VOXELS)
-    block = (_FINE_VOXELS, _FINE_VOXELS, _FINE_VOXELS * scanner.slice_factor)
     random = np.random.default_rng([subject_seed, zlib.crc32(scanner.name.encode())])
+    view = 1 + random.uniform(-_VIEW_SPREAD, _VIEW_SPREAD)
+    anatomy = individual(subject_seed, voxel_mm * view / _FINE_VOXELS)
+    block = (_FINE_VOXELS, _FINE_VOXELS, _FINE_VOXELS * scanner.slice_factor)
     signal = _block_mean(_signal(scanner, anatomy, random), block)
     inside = _block_mean(anatomy.brain, block) > 0.5
     image = np.where(inside, np.maximum(_rician(signal, scanner.noise, random) * _BRIGHTEST, 1.0), 0.0)

@@ -30,7 +30,7 @@ BROAD = ("Exception", "BaseException")
 FORBIDDEN_MODULES = ("cloudpickle", "dill", "marshal", "shelve")
 FORBIDDEN_BUILTINS = ("compile", "eval", "exec", "__import__")
 # A folder of a development machine; links and longer names are no such thing.
-_MACHINE_PATH = re.compile(r"(?<![\w/.:~*-])/(?:work|tmp|root|home)/[\w.]")
+_MACHINE_PATH = re.compile(r"(?<![\w/.:~*-])/(?:work|tmp|root)/[\w.]")
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 

@@ -13,7 +13,7 @@ from typing import IO
 
 from dafne_dante.errors import StorageError
 
-__all__ = ["digest_file", "make_folder", "read_bounded", "write_atomically", "write_stream_atomically"]
+__all__ = ["digest_file", "make_folder", "move_file", "read_bounded", "write_atomically", "write_stream_atomically"]
 
 _BLOCK_BYTES = 1 << 20
 
@@ -47,6 +47,15 @@ def write_stream_atomically(path: Path, fill: Callable[[IO[bytes]], object], *, 
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Rename a complete, flushed file to `target` on the same disk, durably; StorageError where the disk refuses."""
+    try:
+        os.replace(source, target)
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise StorageError(f"cannot keep {target.name}: {error.strerror or type(error).__name__}") from error
 
 
 def make_folder(path: Path) -> Path:

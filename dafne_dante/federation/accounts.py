@@ -4,7 +4,8 @@ Terms: an API key is `<8 characters>.<32 characters>`; the first part is its pub
 second is the secret. A permission is `access` (read and upload) or `merge` (the operator's calls) for one type.
 
 Invariants: only a salted scrypt hash of a key is stored, so the file gives no key away; a key is shown once, when it
-is made; a wrong key costs as much time as a right one; the log never holds a key.
+is made; a wrong key costs the same time whether its id exists or not; a revoked key is refused at once, also by a
+server that runs; the log never holds a key, and is bounded.
 """
 
 import hashlib
@@ -26,9 +27,11 @@ __all__ = ["Account", "Accounts"]
 
 _FILE = "accounts.sqlite"
 _NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
-_ID_CHARACTERS, _SECRET_BYTES, _SALT_BYTES = 8, 24, 16
+_ID_BYTES, _SECRET_BYTES, _SALT_BYTES = 4, 24, 16
+_NO_ID = "", ""
 _MAX_LOG_CHARACTERS = 500
-_MAX_KEY_CHARACTERS = 200
+_MAX_LOG_LINES = 100_000
+_KEY = re.compile(r"([0-9a-f]{8})\.([A-Za-z0-9_-]{32})")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS users (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, key_id TEXT NOT NULL UNIQUE,
@@ -55,11 +58,16 @@ class Accounts:
 
     def __init__(self, root: Path) -> None:
         self._path = make_folder(root) / _FILE
+        try:
+            # Before SQLite does, which would let others read it.
+            self._path.touch(mode=0o600)
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise StorageError(f"cannot create {_FILE}: {error.strerror}; check the folder's permissions") from error
         self._verified: dict[bytes, str] = {}
         self._lock = threading.Lock()
         with self._connect() as connection:
             connection.executescript(_SCHEMA)
-        self._path.chmod(0o600)
 
     def add_user(self, name: str, *, access: Sequence[str] = (), merge: Sequence[str] = ()) -> str:
         """Add a user and return their API key, which cannot be shown again.
@@ -70,7 +78,7 @@ class Accounts:
         if not _NAME.fullmatch(name):
             raise SettingsError("expected a user's name of 1 to 64 letters, digits and hyphens; choose another")
         # Letters and digits only: the id is typed by people and never looks like an option.
-        key_id = secrets.token_hex(_ID_CHARACTERS // 2)
+        key_id = secrets.token_hex(_ID_BYTES)
         secret, salt = secrets.token_urlsafe(_SECRET_BYTES), secrets.token_bytes(_SALT_BYTES)
         try:
             with self._connect() as connection:
@@ -101,12 +109,14 @@ class Accounts:
 
     def find(self, api_key: str) -> Account | None:
         """The user with this key, None for any other text."""
-        key_id, _, secret = api_key[:_MAX_KEY_CHARACTERS].partition(".")
+        # Anything that is no key at all takes the same path, as an id that nobody has.
+        key = _KEY.fullmatch(api_key)
+        key_id, secret = key.groups() if key else _NO_ID
         with self._connect() as connection:
             row = connection.execute("SELECT name, salt, hash FROM users WHERE key_id = ?", (key_id,)).fetchone()
         name, salt, expected = row or ("", b"\0" * _SALT_BYTES, b"")
         # A key that was right once is remembered by its digest, since scrypt takes tens of milliseconds by design.
-        digest = hashlib.sha256(api_key.encode("utf-8", "replace") + expected).digest()
+        digest = hashlib.sha256(secret.encode("ascii") + expected).digest()
         with self._lock:
             remembered = self._verified.get(digest) == name and bool(row)
         if not remembered and not hmac.compare_digest(_hash(secret, salt), expected):
@@ -116,11 +126,13 @@ class Accounts:
         return self._account(name)
 
     def log(self, user: str, call: str, detail: str) -> None:
-        """Append a line; the caller never passes a key."""
+        """Append a line, and drop the oldest beyond 100,000; anything in it that looks like a key is left out."""
+        detail = _KEY.sub("(key)", detail)
         clean = "".join(character if character.isprintable() else " " for character in detail)[:_MAX_LOG_CHARACTERS]
         with self._connect() as connection:
-            connection.execute("INSERT INTO log(time, user, call, detail) VALUES (?,?,?,?)",
-                               (int(time.time()), user, call, clean))  # fmt: skip
+            row = (int(time.time()), user, call, clean)
+            cursor = connection.execute("INSERT INTO log(time, user, call, detail) VALUES (?,?,?,?)", row)
+            connection.execute("DELETE FROM log WHERE id <= ?", ((cursor.lastrowid or 0) - _MAX_LOG_LINES,))
 
     def logged(self) -> list[tuple[int, str, str, str]]:
         """All log lines: seconds since 1970, user, call, detail."""
@@ -154,4 +166,4 @@ class Accounts:
 
 def _hash(secret: str, salt: bytes) -> bytes:
     """scrypt with OWASP's interactive parameters (N = 2^14, r = 8, p = 5)."""
-    return hashlib.scrypt(secret.encode("utf-8", "replace"), salt=salt, n=2**14, r=8, p=5, dklen=32)
+    return hashlib.scrypt(secret.encode("ascii"), salt=salt, n=2**14, r=8, p=5, dklen=32)

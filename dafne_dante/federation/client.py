@@ -8,12 +8,13 @@ Invariants: every field of an answer is checked before it is used; a file from t
 name that we chose.
 """
 
+import os
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from dafne_dante.config import Settings
 from dafne_dante.durable import digest_file
@@ -22,10 +23,10 @@ from dafne_dante.federation.transport import HttpTransport, Transport
 
 __all__ = ["Capability", "FederationClient", "ModelInfo", "PendingUpload", "connect"]
 
-CHUNK_BYTES = 50 * 1024**2
+_CHUNK_BYTES = 50 * 1024**2
 _VERSION = re.compile(r"[0-9]{1,20}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._() -]{0,254}")
+_UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._()@+ -]{0,199}")
 _MAX_LISTED = 10_000
 
 
@@ -58,15 +59,18 @@ class PendingUpload:
 
 
 class FederationClient:
-    """Dafne's calls over a transport; every method raises TransportError as `HttpTransport` says."""
+    """Dafne's calls over a transport; every method raises TransportError as `HttpTransport` says.
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    Files go in chunks of `chunk_bytes`, since servers bound the length of one request.
+    """
+
+    def __init__(self, transport: Transport, *, chunk_bytes: int = _CHUNK_BYTES) -> None:
+        self._transport, self._chunk_bytes = transport, chunk_bytes
 
     def available_models(self) -> list[str]:
         """Names of the model types that this key may use."""
         models = self._transport.ask("get_available_models", {}).get("models")
-        if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+        if not isinstance(models, list) or not all(isinstance(name, str) and name.isprintable() for name in models):
             raise ServerAnswerError("expected a list of model types, found something else")
         return models[:_MAX_LISTED]
 
@@ -79,8 +83,9 @@ class FederationClient:
         if not isinstance(hashes, dict) or not all(_is_digest(value) for value in hashes.values()):
             raise ServerAnswerError("expected a SHA-256 of every version, found something else")
         listed = answer.get("timestamps")
-        stamps = tuple(_version(one) for one in listed[:_MAX_LISTED]) if isinstance(listed, list) else (latest,)
-        return ModelInfo(latest, stamps, {_version(key): value for key, value in hashes.items()}, _capability(answer))
+        stamps = {latest, *(_version(one) for one in listed)} if isinstance(listed, list) else {latest}
+        newest = tuple(sorted(stamps, key=int)[-_MAX_LISTED:])
+        return ModelInfo(latest, newest, {_version(key): value for key, value in hashes.items()}, _capability(answer))
 
     def download_model(self, model_type: str, version: str, destination: Path) -> Path:
         """Write one version's `.model` file to `destination` when it has the SHA-256 of the server's list."""
@@ -91,7 +96,11 @@ class FederationClient:
         return self._transport.download("get_model", body, destination, sha256=digest)
 
     def upload(self, model_type: str, path: Path, dice: float) -> None:
-        """Send a file as an upload, in chunks of 50 MiB under a name that nobody else can have chosen."""
+        """Send a file as an upload, in chunks under a name that nobody else can have chosen.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
         fields = {"model_type": model_type, "dice": f"{dice:.4f}", "original_hash": digest_file(path)}
         self._send_file("upload_model", fields, path)
 
@@ -108,8 +117,13 @@ class FederationClient:
         return self._transport.download("download_upload", body, destination, sha256=None)
 
     def delete_upload(self, model_type: str, filename: str) -> None:
-        """Take one upload off the queue."""
-        self._transport.ask("delete_upload", {"model_type": model_type, "filename": filename})
+        """Take one upload off the queue; done when it is not there any more, whoever took it off."""
+        try:
+            self._transport.ask("delete_upload", {"model_type": model_type, "filename": filename})
+        except ServerAnswerError:
+            # The answer to an earlier try may have been lost: what counts is the queue.
+            if any(waiting.filename == filename for waiting in self.pending_uploads(model_type)):
+                raise
 
     def publish_model(self, model_type: str, path: Path) -> str:
         """Make a `.model` file the newest version of its type and return that version."""
@@ -119,14 +133,14 @@ class FederationClient:
     def _send_file(self, call: str, fields: Mapping[str, str], path: Path) -> dict[str, Any]:
         # Chunk folders are shared per type and file name, so the name must be nobody else's (DAFNE.md section 2).
         name = f"{secrets.token_hex(16)}.model"
-        size = path.stat().st_size
-        count = max(1, -(-size // CHUNK_BYTES))
         answer: dict[str, Any] = {}
         try:
             with path.open("rb") as stream:
+                count = max(1, -(-os.fstat(stream.fileno()).st_size // self._chunk_bytes))
                 for index in range(count):
                     chunk = {"chunk_index": str(index), "total_chunks": str(count), "filename": name}
-                    answer = self._transport.send(call, {**fields, **chunk}, name, stream.read(CHUNK_BYTES))
+                    content = stream.read(self._chunk_bytes)
+                    answer = self._transport.send(call, {**fields, **chunk}, name, content)
         except OSError as error:
             raise StorageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error
         return answer
@@ -154,7 +168,8 @@ def _capability(answer: Mapping[str, Any]) -> Capability | None:
     if not isinstance(block, dict):
         return None
     delta = block.get("delta")
-    if isinstance(delta, bool) or not isinstance(delta, (int, float)) or delta != int(delta) or delta < 1:
+    # A version may come back as a float (1.0), since servers pass JSON through; Python's reader knows NaN and Infinity.
+    if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 1 <= delta <= 1000 or delta != int(delta):
         return None
     keys = [block.get(name) for name in ("operator_key", "seal_key")]
     operator_key, seal_key = (key if isinstance(key, str) and len(key) <= 64 else "" for key in keys)
@@ -165,6 +180,11 @@ def _pending(item: Any) -> PendingUpload:
     if not isinstance(item, dict):
         raise ServerAnswerError("expected an upload as an object, found something else")
     filename, size = item.get("filename"), item.get("size")
-    if not isinstance(filename, str) or not _UPLOAD_NAME.fullmatch(filename) or not isinstance(size, int):
+    if not isinstance(filename, str) or not _UPLOAD_NAME.fullmatch(filename) or not _is_size(size):
         raise ServerAnswerError("expected an upload's name and size, found something else")
-    return PendingUpload(filename, str(item.get("username", ""))[:100], size)
+    username = "".join(one for one in str(item.get("username", ""))[:100] if one.isprintable())
+    return PendingUpload(filename, username, size)
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

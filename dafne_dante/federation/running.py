@@ -3,33 +3,43 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from dafne_dante.errors import SettingsError, StorageError
+
+if TYPE_CHECKING:
+    import uvicorn
 
 __all__ = ["RunningServer", "serve"]
 
 _START_S = 30.0
+_FINISH_S = 20
 _MISSING = "expected the server's packages, found them missing; run: pip install 'dafne-dante[server]'"
 
 
 def serve(root: Path, port: int, host: str = "127.0.0.1") -> None:
-    """Serve `root` until interrupted; a call that is under way is finished first.
+    """Serve `root` until interrupted; a call that is under way has 20 s to finish.
 
     Raises:
         SettingsError: the extra `server` is not installed, or the port is taken.
         StorageError: the folder cannot be used.
     """
-    with _bound(host, port) as listener:
+    # uvicorn stops at Ctrl-C and then raises it again, for whoever started it.
+    with _bound(host, port) as listener, suppress(KeyboardInterrupt):
         _uvicorn_server(root).run(sockets=[listener])
 
 
 class RunningServer:
-    """The server in a thread on a free port of this machine, for the demo and for tests; a context manager."""
+    """The server in a thread on a free port of this machine, for the demo and for tests; a context manager.
 
-    def __init__(self, root: Path) -> None:
-        self._server = _uvicorn_server(root)
+    `max_file_bytes` bounds a body and an upload; None is the default of `create_app`.
+    """
+
+    def __init__(self, root: Path, *, max_file_bytes: int | None = None) -> None:
+        self._server = _uvicorn_server(root, max_file_bytes)
         self._listener = _bound("127.0.0.1", 0)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listener]}, name="dafne-dante-server", daemon=True
@@ -45,6 +55,7 @@ class RunningServer:
         deadline = time.monotonic() + _START_S
         while not self._server.started:
             if time.monotonic() > deadline or not self._thread.is_alive():
+                self._stop()
                 raise StorageError("expected the embedded server to start, found that it did not; see its log")
             time.sleep(0.01)
         return self
@@ -52,6 +63,9 @@ class RunningServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(timeout=_START_S)
         self._listener.close()
@@ -66,7 +80,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _uvicorn_server(root: Path):  # type: ignore[no-untyped-def]
+def _uvicorn_server(root: Path, max_file_bytes: int | None = None) -> "uvicorn.Server":
     # The server's packages are an extra, so that a hospital's workstation need not have them.
     try:
         import uvicorn  # noqa: PLC0415
@@ -74,5 +88,8 @@ def _uvicorn_server(root: Path):  # type: ignore[no-untyped-def]
         from dafne_dante.federation.server import create_app  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(_MISSING) from error
-    config = uvicorn.Config(create_app(root), log_level="warning", access_log=False, server_header=False)
+    app = create_app(root) if max_file_bytes is None else create_app(root, max_file_bytes=max_file_bytes)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_FINISH_S
+    )
     return uvicorn.Server(config)

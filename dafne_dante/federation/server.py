@@ -1,13 +1,21 @@
 """The embedded server: Dafne's HTTP API, with the statuses of Dafne's PHP server (DAFNE.md section 2).
 
 Invariants: what is received is stored and served unchanged, never parsed, unpickled or run; a file is taken only when
-its digest is the announced one; bodies are bounded; every call needs a key; keys are never logged. Routes are plain
-functions, which FastAPI runs in threads, so that hashing and copying never stop the others.
+its digest is the announced one; bodies and joined files are bounded; every call needs a key, in its body; keys are
+never logged. The work of a call is a plain function that runs in a thread, so that hashing and copying never stop the
+others.
+
+Differences to Dafne's servers: a body that is too long is 413 (not 401); a mismatch to the stock client's field `hash`
+is found too; uploads of one second are all kept; `upload_data` answers 403, since images stay where they were made.
+A stock client prints that answer, tries twice more in its own thread, gives up and goes on.
 """
 
 import json
+import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,14 +28,17 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dafne_dante.durable import digest_file
-from dafne_dante.errors import ServerAnswerError
+from dafne_dante.errors import DanteError, ServerAnswerError, StorageError
 from dafne_dante.federation.accounts import Account, Accounts
 from dafne_dante.federation.shelf import Shelf
 
 __all__ = ["create_app"]
 
-_MAX_BODY_BYTES = 2 * 1024**3 + 1024**2
+_MAX_FILE_BYTES = 2 * 1024**3
+_FORM_BYTES = 1 << 20
 _MAX_JSON_BYTES = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_log = logging.getLogger(__name__)
 
 
 class Refused(Exception):  # noqa: N818 (an answer, not a fault)
@@ -60,7 +71,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._max_bytes:
-                return {"type": "http.disconnect"}
+                raise Refused(413, "body too large")
             return message
 
         await self._app(scope, counted, send)
@@ -69,15 +80,15 @@ class BodyLimit:
 class Api:
     """What the routes do, on accounts and files."""
 
-    def __init__(self, root: Path) -> None:
-        self.accounts, self.shelf = Accounts(root), Shelf(root)
+    def __init__(self, root: Path, max_file_bytes: int) -> None:
+        self.accounts, self.shelf, self._max_file_bytes = Accounts(root), Shelf(root), max_file_bytes
 
     def user(self, body: Mapping[str, Any]) -> Account:
         """The caller, or 401."""
         key = body.get("api_key")
         account = self.accounts.find(key) if isinstance(key, str) and key else None
         if account is None:
-            self.accounts.log("", "refused", "a wrong key")
+            self.accounts.log("", "refused", "no key, or a wrong one")
             raise Refused(401, "invalid access code")
         return account
 
@@ -119,12 +130,12 @@ class Api:
         hashes = {version: self.shelf.digest(name, version) for version in versions}
         path = self.shelf.model_path(name, versions[-1])
         return {
+            **self.shelf.description(name),
             "latest_timestamp": versions[-1],
             "latest_size": path.stat().st_size if path else 0,
             "hash": hashes[versions[-1]],
             "hashes": hashes,
             "timestamps": versions,
-            **self.shelf.description(name),
         }
 
     def model(self, body: Mapping[str, Any]) -> FileResponse:
@@ -136,7 +147,7 @@ class Api:
         if path is None:
             raise Refused(500, "invalid model - timestamp")
         self.accounts.log(account.name, "get_model", f"{name} {path.stem}")
-        return FileResponse(path, headers={"X-SHA256-Checksum": self.shelf.digest(name, path.stem)})
+        return _file_answer(path, self.shelf.digest(name, path.stem))
 
     def take_upload(self, form: Mapping[str, Any], file: UploadFile) -> dict[str, Any]:
         """upload_model: any bytes, in one piece or in chunks."""
@@ -148,7 +159,8 @@ class Api:
         whole = self._assemble(name, account.name, form, file)
         if whole is None:
             return {"message": "chunk received"}
-        announced = str(form.get("original_hash") or "")
+        # The stock client calls it `hash`.
+        announced = str(form.get("original_hash") or form.get("hash") or "")
         if announced and digest_file(whole) != announced:
             whole.unlink(missing_ok=True)
             raise Refused(500, "Communication error during upload")
@@ -162,8 +174,8 @@ class Api:
         whole = self._assemble(name, account.name, form, file)
         if whole is None:
             return {"message": "chunk received"}
-        announced = str(form.get("sha256") or "").strip()
-        if len(announced) != 64 or any(digit not in "0123456789abcdefABCDEF" for digit in announced):
+        announced = str(form.get("sha256") or "").strip().lower()
+        if not _DIGEST.fullmatch(announced):
             whole.unlink(missing_ok=True)
             raise Refused(400, "sha256 field is required (64-char hex digest)")
         if digest_file(whole) != announced:
@@ -180,7 +192,8 @@ class Api:
 
     def upload(self, body: Mapping[str, Any]) -> FileResponse:
         """download_upload."""
-        return FileResponse(self._upload_path(body)[2])
+        path = self._upload_path(body)[2]
+        return _file_answer(path, digest_file(path))
 
     def drop_upload(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """delete_upload."""
@@ -196,7 +209,7 @@ class Api:
         return {"message": "ok"}
 
     def take_data(self, form: Mapping[str, Any], file: UploadFile) -> dict[str, Any]:
-        """upload_data is answered and refused: this federation takes no images (see docs/architecture.md)."""
+        """upload_data, which is refused: see above."""
         self.user(form)
         raise Refused(403, "this server takes no data, only models")
 
@@ -213,11 +226,16 @@ class Api:
             index, total = int(form.get("chunk_index") or 0), int(form.get("total_chunks") or 1)
         except ValueError:
             raise Refused(400, "malformed chunk numbers") from None
+        if not 0 <= index < total:
+            raise Refused(400, "chunk number out of bounds")
         chunk_name = str(form.get("filename") or "model") if total > 1 else secrets.token_hex(16)
         try:
             folder = self.shelf.store_chunk(name, owner, chunk_name, index, file.file)
         except ServerAnswerError as error:
             raise Refused(400, str(error)) from None
+        if self.shelf.chunk_bytes(folder) > self._max_file_bytes:
+            self.shelf.drop_chunks(folder)
+            raise Refused(413, "file too large")
         if index < total - 1:
             return None
         whole = self.shelf.join_chunks(folder, total)
@@ -226,15 +244,29 @@ class Api:
         return whole
 
 
-def create_app(root: Path) -> FastAPI:
-    """The application that serves the models under `root`; StorageError when the folder cannot be used."""
-    api = Api(root)
+def _file_answer(path: Path, digest: str) -> FileResponse:
+    return FileResponse(path, media_type="application/octet-stream", headers={"X-SHA256-Checksum": digest})
+
+
+def create_app(root: Path, *, max_file_bytes: int = _MAX_FILE_BYTES) -> FastAPI:
+    """The application that serves the models under `root` and takes files of at most `max_file_bytes`.
+
+    Raises:
+        StorageError: the folder cannot be used.
+    """
+    api = Api(root, max_file_bytes)
     app = FastAPI(title="dafne-dante", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(BodyLimit, max_bytes=_MAX_BODY_BYTES)
+    app.add_middleware(BodyLimit, max_bytes=max_file_bytes + _FORM_BYTES)
 
     @app.exception_handler(Refused)
     async def refuse(request: Request, refused: Refused) -> JSONResponse:
         return JSONResponse({"message": refused.message}, status_code=refused.status)
+
+    @app.exception_handler(DanteError)
+    async def fail(request: Request, error: DanteError) -> JSONResponse:
+        # For the operator's log; the caller need not know how the server's disk is.
+        await run_in_threadpool(_note_failure, api.accounts, request.url.path, error)
+        return JSONResponse({"message": "the server failed; its log says why"}, status_code=500)
 
     json_calls: dict[str, Callable[[Mapping[str, Any]], dict[str, Any] | Response]] = {
         "get_available_models": api.available,
@@ -246,15 +278,27 @@ def create_app(root: Path) -> FastAPI:
         "log": api.note,
     }
     for call, answer in json_calls.items():
-        # GET as well: stock clients ask for get_available_models by GET to learn where they are redirected.
-        app.add_api_route(f"/{call}", _json_route(answer), methods=["POST", "GET"], response_model=None)
+        app.add_api_route(f"/{call}", _json_route(answer), methods=["POST"], response_model=None)
     for call, take in {
         "upload_model": api.take_upload,
         "upload_merged_model": api.take_merged,
         "upload_data": api.take_data,
     }.items():
         app.add_api_route(f"/{call}", _file_route(take), methods=["POST"], response_model=None)
+
+    # Stock clients ask once by GET, without a key, to learn where they are redirected, and read the address only.
+    @app.get("/get_available_models")
+    async def whereabouts() -> None:
+        raise Refused(401, "invalid access code")
+
     return app
+
+
+def _note_failure(accounts: Accounts, call: str, error: DanteError) -> None:
+    _log.error("%s failed: %s", call, error)
+    # When it is the disk that fails, the line above is all there is.
+    with suppress(StorageError):
+        accounts.log("", call.strip("/"), str(error))
 
 
 def _json_route(
@@ -263,8 +307,7 @@ def _json_route(
     """A route for a JSON body; the work itself runs in a thread."""
 
     async def route(request: Request) -> dict[str, Any] | Response:
-        body = await _json_body(request) if request.method == "POST" else dict(request.query_params)
-        return await run_in_threadpool(answer, body)
+        return await run_in_threadpool(answer, await _json_body(request))
 
     return route
 

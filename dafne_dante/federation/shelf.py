@@ -1,36 +1,46 @@
 """The models and uploads of a server, as files: `<root>/models/<type>/<version>.model`, `model.json`, `uploads/`.
 
 Terms: a version is seconds since 1970 as text, strictly rising; an upload is `<seconds>_<user>-<random>.model`, as on
-Dafne's own servers, but unguessable and never overwritten.
+Dafne's own servers, but unguessable and never overwritten; chunks are the parts of a file on its way in.
 
-Invariants: names from outside are matched against an allow-list before they touch a path, so no path leaves the root;
-files appear whole (written beside, then renamed); an upload keeps its bytes unchanged.
+Invariants: names from outside are matched against an allow-list, or hashed, before they touch a path, so no path
+leaves the root; files appear whole and flushed (written beside, then renamed); an upload keeps its bytes unchanged;
+every refusal of the disk is a StorageError.
 """
 
+import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dafne_dante.durable import digest_file, make_folder, read_bounded, write_atomically, write_stream_atomically
+from dafne_dante.durable import (
+    digest_file,
+    make_folder,
+    move_file,
+    read_bounded,
+    write_atomically,
+    write_stream_atomically,
+)
 from dafne_dante.errors import ServerAnswerError, SettingsError, StorageError
 
 __all__ = ["Shelf", "Upload"]
 
 _TYPE = re.compile(r"[A-Za-z0-9() -]{1,100}")
 _VERSION = re.compile(r"[0-9]{1,20}")
-_UPLOAD = re.compile(r"[0-9]{1,20}_[A-Za-z0-9._-]{1,140}\.model")
-_CHUNK_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_UPLOAD = re.compile(r"([0-9]{1,20})_([A-Za-z0-9._@+ -]{1,140}?)(-[0-9a-f]{16})?\.model")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_JSON_BYTES = 1 << 20
 _MAX_CHUNKS = 1000
 _COPY_BYTES = 1 << 20
+_KEEP_CHUNKS_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,8 @@ class Shelf:
 
     def types(self) -> list[str]:
         """All types by name."""
-        return sorted(path.name for path in self._models.iterdir() if path.is_dir() and self.is_type_name(path.name))
+        with _disk("the models"):
+            return sorted(path.name for path in self._models.iterdir() if self.has_type(path.name))
 
     def has_type(self, model_type: str) -> bool:
         """True for a well-formed name of a type that exists."""
@@ -78,7 +89,7 @@ class Shelf:
             return {}
         try:
             content = json.loads(read_bounded(path, max_bytes=_MAX_JSON_BYTES))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ServerAnswerError("expected model.json to be JSON, found something else; correct it") from error
         return content if isinstance(content, dict) else {}
 
@@ -93,14 +104,12 @@ class Shelf:
         return path if _VERSION.fullmatch(version) and path.is_file() else None
 
     def digest(self, model_type: str, version: str) -> str:
-        """SHA-256 of one version's file, kept beside it so that it is computed once."""
-        path = self._folder(model_type) / f"{version}.model"
-        sidecar = path.with_suffix(".model.sha256")
-        if sidecar.is_file():
-            return read_bounded(sidecar, max_bytes=128).decode("ascii").strip()
-        digest = digest_file(path)
-        write_atomically(sidecar, digest.encode())
-        return digest
+        """SHA-256 of one version's file, kept beside it until the file changes; ServerAnswerError for no version."""
+        path = self.model_path(model_type, version)
+        if path is None:
+            raise ServerAnswerError(f"expected a version of {model_type}, found none of that number")
+        with _disk(path.name):
+            return _known_digest(path) or _write_digest(path)
 
     def publish(self, model_type: str, source: Path) -> str:
         """Move a complete file in as the newest version and return that version, later than every other."""
@@ -108,34 +117,38 @@ class Shelf:
         digest = digest_file(source)
         with self._lock:
             known = self.versions(model_type)
-            version = str(max(int(time.time()), int(known[-1]) + 1 if known else 0))
-            target = folder / f"{version}.model"
-            write_atomically(target.with_suffix(".model.sha256"), digest.encode())
-            _move(source, target)
-        return version
+            version = max(int(time.time()), int(known[-1]) + 1 if known else 0)
+            # The digest's file reserves the number, also against another process on this folder.
+            while not _create(folder / f"{version}.model.sha256", digest):
+                version += 1
+            move_file(source, folder / f"{version}.model")
+        return str(version)
 
     def publish_copy(self, model_type: str, source: Path) -> str:
         """As `publish`, for a file that stays where it is."""
         temporary = self._folder(model_type) / f"{secrets.token_hex(8)}.part"
-        with source.open("rb") as stream:
-            write_stream_atomically(temporary, lambda target: shutil.copyfileobj(stream, target))
-        return self.publish(model_type, temporary)
+        try:
+            with _disk(source.name), source.open("rb") as stream:
+                write_stream_atomically(temporary, lambda target: shutil.copyfileobj(stream, target))
+            return self.publish(model_type, temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def receive(self, model_type: str, username: str, source: Path) -> Path:
         """Move a complete file in as a new upload and return its path; two in one second are both kept."""
         name = f"{int(time.time())}_{username}-{secrets.token_hex(8)}.model"
         target = make_folder(self._folder(model_type) / "uploads") / name
-        _move(source, target)
+        move_file(source, target)
         return target
 
     def uploads(self, model_type: str) -> list[Upload]:
         """Pending uploads, oldest first."""
-        folder = self._folder(model_type) / "uploads"
         found = []
-        for path in folder.glob("*.model"):
-            if _UPLOAD.fullmatch(path.name) and path.is_file():
-                timestamp, username = path.stem.split("_", 1)
-                found.append(Upload(path.name, timestamp, username, path.stat().st_size))
+        for path in (self._folder(model_type) / "uploads").glob("*.model"):
+            match = _UPLOAD.fullmatch(path.name)
+            size = _size(path)
+            if match and size is not None:
+                found.append(Upload(path.name, match[1], match[2], size))
         return sorted(found, key=lambda upload: (int(upload.timestamp), upload.filename))
 
     def upload_path(self, model_type: str, filename: str) -> Path | None:
@@ -144,35 +157,47 @@ class Shelf:
         return path if _UPLOAD.fullmatch(filename) and path.is_file() else None
 
     def store_chunk(self, model_type: str, owner: str, name: str, index: int, stream: IO[bytes]) -> Path:
-        """Keep one chunk of a file that arrives in parts; ServerAnswerError for a name or index out of bounds.
+        """Keep one chunk of a file that arrives in parts and return the folder of its parts.
 
-        Parts of one file lie in a folder of their own for each user, so that users cannot write into each other's.
+        The folder is named by the owner and a digest of `name`, so that users cannot write into each other's and a
+        name may be anything. Parts that were left lying for a day go.
+
+        Raises:
+            ServerAnswerError: the chunk's number is out of bounds.
         """
-        if not _CHUNK_NAME.fullmatch(name) or not 0 <= index < _MAX_CHUNKS:
-            raise ServerAnswerError("expected a plain file name and a chunk number below 1000")
-        folder = make_folder(self._folder(model_type) / "chunks" / f"{owner}-{name}")
-        path = folder / f"{index}.chunk"
-        with path.open("wb") as target:
-            while block := stream.read(_COPY_BYTES):
-                target.write(block)
+        if not 0 <= index < _MAX_CHUNKS:
+            raise ServerAnswerError("expected a chunk number below 1000")
+        chunks = make_folder(self._folder(model_type) / "chunks")
+        _drop_abandoned(chunks)
+        digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:32]
+        folder = make_folder(chunks / f"{owner}-{digest}")
+        write_stream_atomically(
+            folder / f"{index}.chunk", lambda target: shutil.copyfileobj(stream, target, _COPY_BYTES)
+        )
         return folder
+
+    def chunk_bytes(self, folder: Path) -> int:
+        """Bytes of all parts in a folder of `store_chunk`."""
+        return sum(_size(path) or 0 for path in folder.glob("*.chunk"))
+
+    def drop_chunks(self, folder: Path) -> None:
+        """Give up the parts in a folder of `store_chunk`."""
+        with _disk("chunks"):
+            shutil.rmtree(folder)
 
     def join_chunks(self, folder: Path, count: int) -> Path | None:
         """Join chunks 0 to count - 1 into one file and drop them; None, leaving them, when one is missing."""
-        parts = [folder / f"{index}.chunk" for index in range(count)]
-        if not all(part.is_file() for part in parts):
+        if not all((folder / f"{index}.chunk").is_file() for index in range(count)):
             return None
-        whole = folder.with_name(f"{folder.name}-{secrets.token_hex(8)}.whole")
-        with whole.open("wb") as target:
-            for part in parts:
-                with part.open("rb") as source:
-                    while block := source.read(_COPY_BYTES):
-                        target.write(block)
-            target.flush()
-            os.fsync(target.fileno())
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        claimed = folder.with_name(f"{folder.name}-{secrets.token_hex(8)}")
+        try:
+            # Of two requests that would join the same parts, one gets the folder.
+            folder.rename(claimed)
+        except FileNotFoundError:
+            return None
+        whole = claimed.with_suffix(".whole")
+        write_stream_atomically(whole, lambda target: _join(claimed, count, target))
+        self.drop_chunks(claimed)
         return whole
 
     def _folder(self, model_type: str) -> Path:
@@ -181,8 +206,65 @@ class Shelf:
         return self._models / model_type
 
 
-def _move(source: Path, target: Path) -> None:
+@contextmanager
+def _disk(name: str) -> Iterator[None]:
     try:
-        os.replace(source, target)
+        yield
     except OSError as error:
-        raise StorageError(f"cannot keep {target.name}: {error.strerror or type(error).__name__}") from error
+        raise StorageError(f"cannot use {name}: {error.strerror or type(error).__name__}") from error
+
+
+def _join(folder: Path, count: int, target: IO[bytes]) -> None:
+    for index in range(count):
+        with (folder / f"{index}.chunk").open("rb") as source:
+            shutil.copyfileobj(source, target, _COPY_BYTES)
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None when it is none, or was taken away meanwhile."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except FileNotFoundError:
+        return None
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _known_digest(path: Path) -> str | None:
+    """The digest that is kept beside a file, None when it is missing, malformed, or older than the file."""
+    sidecar = _sidecar(path)
+    if not sidecar.is_file() or sidecar.stat().st_mtime_ns < path.stat().st_mtime_ns:
+        return None
+    text = read_bounded(sidecar, max_bytes=128).decode("ascii", "replace").strip()
+    return text if _DIGEST.fullmatch(text) else None
+
+
+def _write_digest(path: Path) -> str:
+    digest = digest_file(path)
+    write_atomically(_sidecar(path), digest.encode())
+    return digest
+
+
+def _create(path: Path, text: str) -> bool:
+    """Write a new small file; False when there is one of that name."""
+    with _disk(path.name):
+        try:
+            with path.open("x", encoding="ascii") as stream:
+                stream.write(text)
+        except FileExistsError:
+            return False
+    return True
+
+
+def _drop_abandoned(chunks: Path) -> None:
+    """Remove what was left lying in the folder of chunks for a day: uploads that were broken off."""
+    oldest = time.time() - _KEEP_CHUNKS_S
+    with _disk("chunks"):
+        for path in chunks.iterdir():
+            try:
+                if path.stat().st_mtime < oldest:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except FileNotFoundError:
+                continue  # another request was quicker

@@ -4,14 +4,16 @@ Terms: a call is the last part of the URL; JSON calls carry the key in their bod
 
 Invariants
 - The API key goes into request bodies only: never into a URL, a message, a log or a representation.
-- Plain HTTP is for this machine only; a redirect is never followed, because it could carry the key elsewhere.
-- Every answer is bounded in size and time. A download lands in a temporary file and takes its name only when its
-  SHA-256 is the expected one.
-- Only calls that change nothing are repeated, and only after a failure that may pass (no answer, 5xx); never after
-  400, 401, 403 or 404.
+- Plain HTTP is for this machine only, and goes through no proxy; a redirect is never followed, because it could carry
+  the key elsewhere.
+- Every answer's body is bounded in size and time. A download lands in a temporary file and takes its name only when it
+  is complete and its SHA-256 is the expected one.
+- Only JSON calls are repeated (doing one twice leaves the server as doing it once), at most twice, and only after a
+  failure that may pass: no answer, 502, 503, 504. An upload is never repeated.
 """
 
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +23,7 @@ from typing import IO, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 from dafne_dante.durable import write_stream_atomically
 from dafne_dante.errors import AccessDeniedError, ServerAnswerError, ServerUnreachableError, SettingsError
@@ -31,7 +34,7 @@ T = TypeVar("T")
 
 _MAX_JSON_BYTES = 4 * 1024**2
 _MAX_FILE_BYTES = 2 * 1024**3
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 16
 _TRIES = 3
 _FIRST_PAUSE_S = 0.5
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -54,6 +57,9 @@ class Transport(Protocol):
 class HttpTransport:
     """Dafne's HTTP API at one base URL.
 
+    `timeout_s` is for a connection, for the next bytes in either direction, and for a whole JSON answer; a file may
+    take longer as long as it comes at 1 KiB/s or more, up to `max_file_bytes`.
+
     Raises:
         SettingsError: no URL or key, or plain HTTP to another machine.
     """
@@ -64,13 +70,19 @@ class HttpTransport:
         api_key: str,
         *,
         timeout_s: float = 60.0,
+        max_file_bytes: int = _MAX_FILE_BYTES,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._base_url = _checked_url(base_url)
         if not api_key:
             raise SettingsError("expected an API key in settings.toml or DAFNE_DANTE_API_KEY, found none; set one")
         self._api_key, self._timeout_s, self._pause = api_key, timeout_s, pause
+        self._max_file_bytes = max_file_bytes
         self._session = requests.Session()
+        # A proxy named in the environment would see the key in a plain HTTP call to this machine.
+        self._session.trust_env = self._base_url.startswith("https:")
+        # Not compressed: what is counted and hashed is then what came over the wire, and nothing can inflate.
+        self._session.headers["Accept-Encoding"] = "identity"
 
     def __repr__(self) -> str:
         return f"HttpTransport({self._base_url!r})"
@@ -91,16 +103,18 @@ class HttpTransport:
         Raises:
             As `ask`.
         """
-        data = {**fields, "api_key": self._api_key}
-        files = {"model_binary": (name, content, "application/octet-stream")}
-        with self._answer(call, data=data, files=files) as response:
-            return _json_object(response, self._deadline(), uploading=True)
+        file = (name, content, "application/octet-stream")
+        form: dict[str, str | tuple[str, bytes, str]] = {**fields, "api_key": self._api_key, "model_binary": file}
+        body, content_type = urllib3.encode_multipart_formdata(form)
+        # As a stream it is sent in small blocks, each with the full timeout; bytes would have to go in one.
+        with self._answer(call, data=io.BytesIO(body), headers={"Content-Type": content_type}) as response:
+            return _json_object(response, self._timeout_s, uploading=True)
 
     def download(self, call: str, body: Mapping[str, Any], destination: Path, *, sha256: str | None) -> Path:
         """POST a JSON body and write the answer's bytes to `destination`, whole or not at all.
 
         Raises:
-            As `ask`; ServerAnswerError also when the bytes do not have the digest `sha256` or are beyond 2 GiB.
+            As `ask`; ServerAnswerError also when the bytes do not have the digest `sha256` or are too many.
             StorageError: the disk refuses.
         """
         self._repeated(lambda: self._download_once(call, body, destination, sha256))
@@ -108,16 +122,25 @@ class HttpTransport:
 
     def _ask_once(self, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
         with self._answer(call, json={**body, "api_key": self._api_key}) as response:
-            return _json_object(response, self._deadline())
+            return _json_object(response, self._timeout_s)
 
     def _download_once(self, call: str, body: Mapping[str, Any], destination: Path, sha256: str | None) -> None:
         with self._answer(call, json={**body, "api_key": self._api_key}) as response:
             _check_status(response.status_code, uploading=False)
-            write_stream_atomically(destination, lambda stream: _receive(response, stream, sha256, self._timeout_s))
+            write_stream_atomically(destination, lambda stream: self._receive(response, stream, sha256))
+
+    def _receive(self, response: requests.Response, stream: IO[bytes], sha256: str | None) -> None:
+        """Copy the answer into `stream` and check its digest."""
+        digest = hashlib.sha256()
+        for block in _blocks(response, self._max_file_bytes, self._timeout_s, _SHORTEST_BYTES_PER_S):
+            digest.update(block)
+            stream.write(block)
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise ServerAnswerError("expected the file that the server's list names, found other bytes; try again")
 
     @contextmanager
     def _answer(self, call: str, **content: Any) -> Iterator[requests.Response]:
-        """The open answer to one POST; every failure of the network becomes ServerUnreachableError."""
+        """The open answer to one POST; a failure of the network until its body becomes ServerUnreachableError."""
         try:
             response = self._session.post(
                 self._base_url + call, stream=True, allow_redirects=False, timeout=self._timeout_s, **content
@@ -130,10 +153,7 @@ class HttpTransport:
                 "is there a proxy that opens TLS? give its certificate in REQUESTS_CA_BUNDLE"
             ) from None
         except requests.RequestException as error:
-            # The exception's text may hold the request; its kind says enough.
-            raise ServerUnreachableError(
-                f"no answer from the federation server ({type(error).__name__}); check the address and the network"
-            ) from None
+            raise _unreachable(error) from None
 
     def _repeated(self, attempt: Callable[[], T]) -> T:
         for count in range(_TRIES):
@@ -145,36 +165,39 @@ class HttpTransport:
                 self._pause(_FIRST_PAUSE_S * 2**count)
         raise AssertionError("unreachable")
 
-    def _deadline(self) -> float:
-        return time.monotonic() + self._timeout_s
+
+def _unreachable(error: Exception) -> ServerUnreachableError:
+    # The exception's text may hold the request; its kind says enough.
+    return ServerUnreachableError(
+        f"no answer from the federation server ({type(error).__name__}); check the address and the network"
+    )
 
 
-def _receive(response: requests.Response, stream: IO[bytes], sha256: str | None, timeout_s: float) -> None:
-    """Copy the answer, bounded in bytes and by a slowest rate, so that a server cannot hold us for ever."""
-    digest, received, begin = hashlib.sha256(), 0, time.monotonic()
-    for block in response.iter_content(_BLOCK_BYTES):
-        received += len(block)
-        if received > _MAX_FILE_BYTES:
-            raise ServerAnswerError("expected a file of at most 2 GiB, found a longer one")
-        if time.monotonic() - begin > timeout_s + received / _SHORTEST_BYTES_PER_S:
-            raise ServerUnreachableError("the server sends too slowly; try again later")
-        digest.update(block)
-        stream.write(block)
-    if sha256 is not None and digest.hexdigest() != sha256:
-        raise ServerAnswerError("expected the file that the server's list names, found other bytes; try again later")
+def _blocks(
+    response: requests.Response, max_bytes: int, timeout_s: float, bytes_per_s: float = float("inf")
+) -> Iterator[bytes]:
+    """The body as it comes, of at most `max_bytes`, in at most `timeout_s` and the time that `bytes_per_s` takes.
 
-
-def _json_object(response: requests.Response, deadline: float, *, uploading: bool = False) -> dict[str, Any]:
-    _check_status(response.status_code, uploading=uploading)
-    content = bytearray()
-    for block in response.iter_content(64 * 1024):
-        content += block
-        if len(content) > _MAX_JSON_BYTES:
-            raise ServerAnswerError("expected an answer of at most 4 MiB, found a longer one")
-        if time.monotonic() > deadline:
-            raise ServerUnreachableError("the server sends too slowly; try again later")
+    Read by `read1`, which returns what is there: a read of a fixed size would wait for ever for a server that drips.
+    """
+    received, begin = 0, time.monotonic()
     try:
-        document = json.loads(bytes(content).decode("utf-8"))
+        while block := response.raw.read1(_BLOCK_BYTES):
+            received += len(block)
+            if received > max_bytes:
+                raise ServerAnswerError(f"expected an answer of at most {max_bytes} bytes, found a longer one")
+            if time.monotonic() - begin > timeout_s + received / bytes_per_s:
+                raise ServerUnreachableError("the server sends too slowly; try again later")
+            yield block
+    except urllib3.exceptions.HTTPError as error:
+        raise _unreachable(error) from None
+
+
+def _json_object(response: requests.Response, timeout_s: float, *, uploading: bool = False) -> dict[str, Any]:
+    _check_status(response.status_code, uploading=uploading)
+    content = b"".join(_blocks(response, _MAX_JSON_BYTES, timeout_s))
+    try:
+        document = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):
         raise ServerAnswerError("expected JSON from the server, found something else; is the address right?") from None
     if not isinstance(document, dict):
@@ -202,10 +225,10 @@ def _check_status(status: int, *, uploading: bool) -> None:
 def _checked_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
-        host = parts.hostname
+        host, _ = parts.hostname, parts.port
     except ValueError:
         raise SettingsError("expected the server's address as https://..., found a malformed one") from None
-    if not host or parts.scheme not in ("http", "https") or parts.username or parts.password:
+    if not host or parts.scheme not in ("http", "https") or "@" in parts.netloc or parts.query or parts.fragment:
         raise SettingsError("expected the server's address as https://host/path/, found something else")
     if parts.scheme == "http" and host not in _LOOPBACK:
         raise SettingsError("expected https:// (plain http:// only to this machine): the API key would be readable")

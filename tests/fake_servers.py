@@ -1,4 +1,4 @@
-"""Servers that misbehave, on this machine: each call is answered by the functions of a script, the last one for ever."""
+"""Servers that misbehave, on this machine: each call takes the next step of a script, the last one for ever."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +27,8 @@ class FakeServer:
                 except OSError:
                     return  # the client had enough, which is what these tests want
 
-            do_GET = do_POST
+            def do_GET(self):
+                self.do_POST()
 
             def log_message(self, *arguments):
                 """Keep the tests' output clean."""

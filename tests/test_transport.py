@@ -160,9 +160,12 @@ def test_an_endless_json_answer_is_given_up():
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_redirect_is_not_followed(way, status, tmp_path):
-    with FakeServer(answer(b"{}")) as elsewhere, FakeServer(redirect(elsewhere.url, status)) as server:
-        with pytest.raises(ServerAnswerError, match="not followed"):
-            WAYS[way](make_transport(server), tmp_path)
+    with (
+        FakeServer(answer(b"{}")) as elsewhere,
+        FakeServer(redirect(elsewhere.url, status)) as server,
+        pytest.raises(ServerAnswerError, match="not followed"),
+    ):
+        WAYS[way](make_transport(server), tmp_path)
     assert elsewhere.requests == []
     assert len(server.requests) == 1
 
@@ -190,7 +193,7 @@ def test_a_server_that_is_down_is_told_after_three_tries():
 
 def test_a_folder_that_is_a_file_is_a_fault_of_the_disk(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with FakeServer(answer(CONTENT)) as server, pytest.raises(StorageError, match="cannot write got.model"):
+    with FakeServer(answer(CONTENT)) as server, pytest.raises(StorageError, match=r"cannot write got\.model"):
         download(make_transport(server), tmp_path / "file")
     assert len(server.requests) == 1
 

@@ -41,7 +41,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _log = logging.getLogger(__name__)
 
 
-class Refused(Exception):  # noqa: N818 (an answer, not a fault)
+class _Refused(Exception):  # noqa: N818 (an answer, not a fault)
     """An answer other than 200."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -49,7 +49,7 @@ class Refused(Exception):  # noqa: N818 (an answer, not a fault)
         self.status, self.message = status, message
 
 
-class BodyLimit:
+class _BodyLimit:
     """ASGI middleware: a body longer than the limit is answered 413, whether it announces its length or not."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -71,13 +71,13 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._max_bytes:
-                raise Refused(413, "body too large")
+                raise _Refused(413, "body too large")
             return message
 
         await self._app(scope, counted, send)
 
 
-class Api:
+class _Api:
     """What the routes do, on accounts and files."""
 
     def __init__(self, root: Path, max_file_bytes: int) -> None:
@@ -89,21 +89,21 @@ class Api:
         account = self.accounts.find(key) if isinstance(key, str) and key else None
         if account is None:
             self.accounts.log("", "refused", "no key, or a wrong one")
-            raise Refused(401, "invalid access code")
+            raise _Refused(401, "invalid access code")
         return account
 
     def type_name(self, body: Mapping[str, Any]) -> str:
         """A well-formed type's name, or 400."""
         name = body.get("model_type")
         if not isinstance(name, str) or not self.shelf.is_type_name(name):
-            raise Refused(400, "invalid model type")
+            raise _Refused(400, "invalid model type")
         return name
 
     def accessible(self, body: Mapping[str, Any]) -> tuple[Account, str]:
         """The caller and a type that they may read, or 401, 400, 403."""
         account, name = self.user(body), self.type_name(body)
         if name not in account.access:
-            raise Refused(403, "access denied for this model")
+            raise _Refused(403, "access denied for this model")
         return account, name
 
     def mergeable(self, body: Mapping[str, Any]) -> tuple[Account, str]:
@@ -111,9 +111,9 @@ class Api:
         name = self.type_name(body)
         account = self.user(body)
         if name not in account.merge:
-            raise Refused(401, "invalid access code")
+            raise _Refused(401, "invalid access code")
         if not self.shelf.has_type(name):
-            raise Refused(404, "unknown model type")
+            raise _Refused(404, "unknown model type")
         return account, name
 
     def available(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Api:
         _, name = self.accessible(body)
         versions = self.shelf.versions(name) if self.shelf.has_type(name) else []
         if not versions:
-            raise Refused(404, "no models found for this type")
+            raise _Refused(404, "no models found for this type")
         hashes = {version: self.shelf.digest(name, version) for version in versions}
         path = self.shelf.model_path(name, versions[-1])
         return {
@@ -142,10 +142,10 @@ class Api:
         """get_model."""
         account, name = self.accessible(body)
         if not self.shelf.has_type(name):
-            raise Refused(404, "unknown model type")
+            raise _Refused(404, "unknown model type")
         path = self.shelf.model_path(name, str(body.get("timestamp", "")))
         if path is None:
-            raise Refused(500, "invalid model - timestamp")
+            raise _Refused(500, "invalid model - timestamp")
         self.accounts.log(account.name, "get_model", f"{name} {path.stem}")
         return _file_answer(path, self.shelf.digest(name, path.stem))
 
@@ -153,9 +153,9 @@ class Api:
         """upload_model: any bytes, in one piece or in chunks."""
         account, name = self.user(form), self.type_name(form)
         if not self.shelf.has_type(name):
-            raise Refused(500, "invalid model type")
+            raise _Refused(500, "invalid model type")
         if name not in account.access:
-            raise Refused(403, "access denied for this model")
+            raise _Refused(403, "access denied for this model")
         whole = self._assemble(name, account.name, form, file)
         if whole is None:
             return {"message": "chunk received"}
@@ -163,7 +163,7 @@ class Api:
         announced = str(form.get("original_hash") or form.get("hash") or "")
         if announced and digest_file(whole) != announced:
             whole.unlink(missing_ok=True)
-            raise Refused(500, "Communication error during upload")
+            raise _Refused(500, "Communication error during upload")
         kept = self.shelf.receive(name, account.name, whole)
         self.accounts.log(account.name, "upload_model", f"{name} {kept.name} dice {form.get('dice', '')}")
         return {"message": "upload successful"}
@@ -177,10 +177,10 @@ class Api:
         announced = str(form.get("sha256") or "").strip().lower()
         if not _DIGEST.fullmatch(announced):
             whole.unlink(missing_ok=True)
-            raise Refused(400, "sha256 field is required (64-char hex digest)")
+            raise _Refused(400, "sha256 field is required (64-char hex digest)")
         if digest_file(whole) != announced:
             whole.unlink(missing_ok=True)
-            raise Refused(422, "SHA-256 checksum mismatch - upload corrupted or tampered")
+            raise _Refused(422, "SHA-256 checksum mismatch - upload corrupted or tampered")
         version = self.shelf.publish(name, whole)
         self.accounts.log(account.name, "upload_merged_model", f"{name} {version}")
         return {"message": "merged model uploaded successfully", "timestamp": int(version)}
@@ -211,13 +211,13 @@ class Api:
     def take_data(self, form: Mapping[str, Any], file: UploadFile) -> dict[str, Any]:
         """upload_data, which is refused: see above."""
         self.user(form)
-        raise Refused(403, "this server takes no data, only models")
+        raise _Refused(403, "this server takes no data, only models")
 
     def _upload_path(self, body: Mapping[str, Any]) -> tuple[Account, str, Path]:
         account, name = self.mergeable(body)
         path = self.shelf.upload_path(name, str(body.get("filename", "")))
         if path is None:
-            raise Refused(404, "upload not found")
+            raise _Refused(404, "upload not found")
         return account, name, path
 
     def _assemble(self, name: str, owner: str, form: Mapping[str, Any], file: UploadFile) -> Path | None:
@@ -225,22 +225,22 @@ class Api:
         try:
             index, total = int(form.get("chunk_index") or 0), int(form.get("total_chunks") or 1)
         except ValueError:
-            raise Refused(400, "malformed chunk numbers") from None
+            raise _Refused(400, "malformed chunk numbers") from None
         if not 0 <= index < total:
-            raise Refused(400, "chunk number out of bounds")
+            raise _Refused(400, "chunk number out of bounds")
         chunk_name = str(form.get("filename") or "model") if total > 1 else secrets.token_hex(16)
         try:
             folder = self.shelf.store_chunk(name, owner, chunk_name, index, file.file)
         except ServerAnswerError as error:
-            raise Refused(400, str(error)) from None
+            raise _Refused(400, str(error)) from None
         if self.shelf.chunk_bytes(folder) > self._max_file_bytes:
             self.shelf.drop_chunks(folder)
-            raise Refused(413, "file too large")
+            raise _Refused(413, "file too large")
         if index < total - 1:
             return None
         whole = self.shelf.join_chunks(folder, total)
         if whole is None:
-            raise Refused(500, "missing chunk")
+            raise _Refused(500, "missing chunk")
         return whole
 
 
@@ -254,12 +254,12 @@ def create_app(root: Path, *, max_file_bytes: int = _MAX_FILE_BYTES) -> FastAPI:
     Raises:
         StorageError: the folder cannot be used.
     """
-    api = Api(root, max_file_bytes)
+    api = _Api(root, max_file_bytes)
     app = FastAPI(title="dafne-dante", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(BodyLimit, max_bytes=max_file_bytes + _FORM_BYTES)
+    app.add_middleware(_BodyLimit, max_bytes=max_file_bytes + _FORM_BYTES)
 
-    @app.exception_handler(Refused)
-    async def refuse(request: Request, refused: Refused) -> JSONResponse:
+    @app.exception_handler(_Refused)
+    async def refuse(request: Request, refused: _Refused) -> JSONResponse:
         return JSONResponse({"message": refused.message}, status_code=refused.status)
 
     @app.exception_handler(DanteError)
@@ -289,7 +289,7 @@ def create_app(root: Path, *, max_file_bytes: int = _MAX_FILE_BYTES) -> FastAPI:
     # Stock clients ask once by GET, without a key, to learn where they are redirected, and read the address only.
     @app.get("/get_available_models")
     async def whereabouts() -> None:
-        raise Refused(401, "invalid access code")
+        raise _Refused(401, "invalid access code")
 
     return app
 
@@ -321,12 +321,12 @@ def _file_route(
         try:
             form = await request.form(max_files=1, max_fields=32, max_part_size=64 * 1024)
         except HTTPException:
-            raise Refused(400, "malformed form") from None
+            raise _Refused(400, "malformed form") from None
         try:
             file = form.get("model_binary") or form.get("data_binary")
             fields = {name: value for name, value in form.items() if isinstance(value, str)}
             if not isinstance(file, UploadFile):
-                raise Refused(400, "file upload error")
+                raise _Refused(400, "file upload error")
             return await run_in_threadpool(take, fields, file)
         finally:
             await form.close()
@@ -340,7 +340,7 @@ async def _json_body(request: Request) -> dict[str, Any]:
     async for block in request.stream():
         content += block
         if len(content) > _MAX_JSON_BYTES:
-            raise Refused(413, "body too large")
+            raise _Refused(413, "body too large")
     try:
         document = json.loads(bytes(content))
     except (ValueError, RecursionError):

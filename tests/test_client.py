@@ -3,10 +3,12 @@
 import hashlib
 
 import pytest
+from fake_servers import FakeServer, answer, hang_up
 
 from dafne_dante.config import Settings
-from dafne_dante.errors import ServerAnswerError, SettingsError, StorageError
+from dafne_dante.errors import ServerAnswerError, ServerUnreachableError, SettingsError, StorageError
 from dafne_dante.federation.client import Capability, FederationClient, PendingUpload, connect
+from dafne_dante.federation.transport import HttpTransport
 
 DIGEST, OTHER = "a" * 64, "b" * 64
 INFO = {"latest_timestamp": "20", "hash": OTHER, "hashes": {"10": DIGEST, "20": OTHER}, "timestamps": ["10", "20"]}
@@ -119,6 +121,41 @@ def test_a_file_goes_in_chunks_that_make_it_up(tmp_path, size, chunks):
         assert (fields["chunk_index"], fields["total_chunks"]) == (str(index), str(len(chunks)))
         assert (fields["model_type"], fields["dice"]) == ("Brain", "0.5000")
         assert fields["original_hash"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(("size", "told"), [(0, [(0, 0)]), (10, [(10, 10)]), (25, [(10, 25), (20, 25), (25, 25)])])
+def test_progress_is_told_after_every_chunk(tmp_path, size, told):
+    (tmp_path / "a.delta").write_bytes(b"x" * size)
+    seen = []
+    client = FederationClient(ScriptedTransport(upload_model={"message": "ok"}), chunk_bytes=10)
+    client.upload("Brain", tmp_path / "a.delta", 0.5, progress=lambda sent, total: seen.append((sent, total)))
+    assert seen == told
+
+
+def test_a_lost_last_answer_is_told_and_the_chunk_is_not_sent_again(tmp_path):
+    """A PHP server has stored the file by then, and answers a repeated last chunk with 500."""
+    (tmp_path / "a.delta").write_bytes(b"x" * 15)
+    with FakeServer(answer(b'{"message": "chunk received"}'), hang_up, answer(b"{}", 500)) as server:
+        client = FederationClient(HttpTransport(server.url, "key", timeout_s=5.0), chunk_bytes=10)
+        with pytest.raises(ServerUnreachableError, match="no answer"):
+            client.upload("Brain", tmp_path / "a.delta", 0.5)
+    assert server.calls == ["upload_model"] * 2
+
+
+def test_an_upload_that_a_php_server_overwrote_looks_like_any_other(tmp_path):
+    """Two of one user in one second: 200 each and one file left, named by the server, so the queue alone tells."""
+    kept = {}
+
+    def php(handler):
+        body = server.requests[-1][3]
+        kept["17_site.model"] = body.split(b"\r\n\r\n")[-1].split(b"\r\n--")[0]
+        answer(b'{"message": "upload successful"}')(handler)
+
+    with FakeServer(php) as server:
+        for content in (b"first", b"second"):
+            (tmp_path / "a.delta").write_bytes(content)
+            FederationClient(HttpTransport(server.url, "key", timeout_s=5.0)).upload("Brain", tmp_path / "a.delta", 0.5)
+    assert kept == {"17_site.model": b"second"}
 
 
 def test_two_uploads_never_share_a_name(tmp_path):

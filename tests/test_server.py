@@ -156,18 +156,33 @@ def test_an_unknown_type_is_404_and_500_on_upload(federation):
     assert federation.client(key).available_models() == []
 
 
-@pytest.mark.parametrize("timestamp", ["1", "", "../model", "../../../accounts", "1/../1", "x", None, True, [1], "٣"])
+@pytest.mark.parametrize("timestamp", ["1", 1, "0", "9" * 20])
 def test_an_unknown_timestamp_is_500(federation, timestamp):
     assert federation.post("get_model", model_type=federation.model_type, timestamp=timestamp).status_code == 500
 
 
 @pytest.mark.parametrize(
-    "filename", ["1_a.model", "", "../model.json", "../../../accounts.sqlite", "/etc/passwd", ["x"], "1_a.model/../x"]
+    "timestamp", ["", "../model", "../../../accounts", "1/../1", "x", "-1", "1\0", "9" * 21, None, True, [1], "٣"]
+)
+def test_a_malformed_timestamp_is_400(federation, timestamp):
+    assert federation.post("get_model", model_type=federation.model_type, timestamp=timestamp).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("filename", "status"),
+    [
+        ("1_a.model", 404),
+        *[(name, 400) for name in ("", "../model.json", "../../../accounts.sqlite", "/etc/passwd", ["x"], None)],
+        *[
+            (name, 400)
+            for name in ("1_a.model/../x", "1_a/../../model.json", "1_a\\b.model", "1_a\0.model", "1_a.json")
+        ],
+    ],
 )
 @pytest.mark.parametrize("call", ["download_upload", "delete_upload"])
-def test_an_unknown_upload_is_404_and_touches_nothing(federation, call, filename):
+def test_an_unknown_upload_is_404_a_malformed_name_400_and_neither_touches_anything(federation, call, filename, status):
     answer = federation.post(call, "operator", model_type=federation.model_type, filename=filename)
-    assert answer.status_code == 404
+    assert answer.status_code == status
     assert (federation.root / "accounts.sqlite").is_file()
     assert (federation.root / "models" / federation.model_type / "model.json").is_file()
 

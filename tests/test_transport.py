@@ -143,6 +143,27 @@ def test_a_cut_download_is_no_answer_even_without_a_digest(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("header", [DIGEST, DIGEST.upper(), f" {DIGEST} ", ""])
+def test_without_a_digest_the_servers_own_is_checked(tmp_path, header):
+    with FakeServer(answer(CONTENT, headers=[("X-SHA256-Checksum", header)])) as server:
+        got = make_transport(server).download("download_upload", {}, tmp_path / "got", sha256=None)
+    assert got.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("header", ["a" * 64, "nonsense"])
+def test_other_bytes_than_the_server_tells_are_refused(tmp_path, header):
+    step = answer(CONTENT, headers=[("X-SHA256-Checksum", header)])
+    with FakeServer(step) as server, pytest.raises(ServerAnswerError, match="other bytes"):
+        make_transport(server).download("download_upload", {}, tmp_path / "got", sha256=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_decides_against_the_servers_own_digest(tmp_path):
+    step = answer(b"forged", headers=[("X-SHA256-Checksum", hashlib.sha256(b"forged").hexdigest())])
+    with FakeServer(step) as server, pytest.raises(ServerAnswerError, match="other bytes"):
+        download(make_transport(server), tmp_path)
+
+
 def test_a_file_beyond_the_limit_is_given_up(tmp_path):
     with FakeServer(answer(CONTENT)) as server, pytest.raises(ServerAnswerError, match="at most 1000 bytes"):
         download(make_transport(server, max_file_bytes=1000), tmp_path)

@@ -11,7 +11,7 @@ name that we chose.
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -95,14 +95,22 @@ class FederationClient:
         body = {"model_type": model_type, "timestamp": version}
         return self._transport.download("get_model", body, destination, sha256=digest)
 
-    def upload(self, model_type: str, path: Path, dice: float) -> None:
+    def upload(
+        self, model_type: str, path: Path, dice: float, progress: Callable[[int, int], None] | None = None
+    ) -> None:
         """Send a file as an upload, in chunks under a name that nobody else can have chosen.
 
+        `progress` is told the bytes sent and the bytes in all after every chunk. Two things a client cannot see
+        (DAFNE.md section 2): whether an upload of the same user in the same second took this one's place on a PHP
+        server, and, when the answer to the last chunk is lost, whether the file was kept.
+
         Raises:
+            ServerUnreachableError: also when the answer to the last chunk is lost; the file may have been kept, so
+                sending it again may queue it twice, which the operator finds by its update_id.
             StorageError: the file cannot be read.
         """
         fields = {"model_type": model_type, "dice": f"{dice:.4f}", "original_hash": digest_file(path)}
-        self._send_file("upload_model", fields, path)
+        self._send_file("upload_model", fields, path, progress)
 
     def pending_uploads(self, model_type: str) -> list[PendingUpload]:
         """Uploads that wait for a merge, oldest first; needs the merge right."""
@@ -112,7 +120,7 @@ class FederationClient:
         return [_pending(item) for item in uploads[:_MAX_LISTED]]
 
     def download_upload(self, model_type: str, filename: str, destination: Path) -> Path:
-        """Write one upload to `destination`."""
+        """Write one upload to `destination`; when the server tells its SHA-256, as the known ones do, it is checked."""
         body = {"model_type": model_type, "filename": filename}
         return self._transport.download("download_upload", body, destination, sha256=None)
 
@@ -130,17 +138,22 @@ class FederationClient:
         fields = {"model_type": model_type, "sha256": digest_file(path)}
         return _version(self._send_file("upload_merged_model", fields, path).get("timestamp"))
 
-    def _send_file(self, call: str, fields: Mapping[str, str], path: Path) -> dict[str, Any]:
+    def _send_file(
+        self, call: str, fields: Mapping[str, str], path: Path, progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, Any]:
         # Chunk folders are shared per type and file name, so the name must be nobody else's (DAFNE.md section 2).
         name = f"{secrets.token_hex(16)}.model"
         answer: dict[str, Any] = {}
         try:
             with path.open("rb") as stream:
-                count = max(1, -(-os.fstat(stream.fileno()).st_size // self._chunk_bytes))
+                size = os.fstat(stream.fileno()).st_size
+                count = max(1, -(-size // self._chunk_bytes))
                 for index in range(count):
                     chunk = {"chunk_index": str(index), "total_chunks": str(count), "filename": name}
                     content = stream.read(self._chunk_bytes)
                     answer = self._transport.send(call, {**fields, **chunk}, name, content)
+                    if progress is not None:
+                        progress(min(size, (index + 1) * self._chunk_bytes), size)
         except OSError as error:
             raise StorageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error
         return answer

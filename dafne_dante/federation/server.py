@@ -143,9 +143,12 @@ class _Api:
         account, name = self.accessible(body)
         if not self.shelf.has_type(name):
             raise _Refused(404, "unknown model type")
-        path = self.shelf.model_path(name, str(body.get("timestamp", "")))
+        version = str(body.get("timestamp", ""))
+        if not self.shelf.is_version(version):
+            raise _Refused(400, "invalid timestamp")
+        path = self.shelf.model_path(name, version)
         if path is None:
-            raise _Refused(500, "invalid model - timestamp")
+            raise _Refused(500, "invalid model - not found")
         self.accounts.log(account.name, "get_model", f"{name} {path.stem}")
         return _file_answer(path, self.shelf.digest(name, path.stem))
 
@@ -215,7 +218,10 @@ class _Api:
 
     def _upload_path(self, body: Mapping[str, Any]) -> tuple[Account, str, Path]:
         account, name = self.mergeable(body)
-        path = self.shelf.upload_path(name, str(body.get("filename", "")))
+        filename = str(body.get("filename", ""))
+        if not self.shelf.is_upload_name(filename):
+            raise _Refused(400, "invalid filename")
+        path = self.shelf.upload_path(name, filename)
         if path is None:
             raise _Refused(404, "upload not found")
         return account, name, path

@@ -65,6 +65,16 @@ class Shelf:
         """Letters, digits, parentheses, spaces and hyphens, as Dafne's servers allow; no underscore."""
         return bool(_TYPE.fullmatch(name)) and name.strip() == name
 
+    @staticmethod
+    def is_version(name: str) -> bool:
+        """Decimal digits."""
+        return bool(_VERSION.fullmatch(name))
+
+    @staticmethod
+    def is_upload_name(name: str) -> bool:
+        """`<seconds>_<user>.model`, with or without our random part; no character that means something in a path."""
+        return bool(_UPLOAD.fullmatch(name))
+
     def add_type(self, model_type: str, description: Mapping[str, Any]) -> None:
         """Create a type, or replace the `model.json` that its `info_model` answers; SettingsError for a bad name."""
         if not self.is_type_name(model_type):
@@ -101,7 +111,7 @@ class Shelf:
     def model_path(self, model_type: str, version: str) -> Path | None:
         """The file of one version, None when there is none of that name."""
         path = self._folder(model_type) / f"{version}.model"
-        return path if _VERSION.fullmatch(version) and path.is_file() else None
+        return path if self.is_version(version) and path.is_file() else None
 
     def digest(self, model_type: str, version: str) -> str:
         """SHA-256 of one version's file, kept beside it until the file changes; ServerAnswerError for no version."""
@@ -154,7 +164,7 @@ class Shelf:
     def upload_path(self, model_type: str, filename: str) -> Path | None:
         """The file of one upload, None when there is none of that name."""
         path = self._folder(model_type) / "uploads" / filename
-        return path if _UPLOAD.fullmatch(filename) and path.is_file() else None
+        return path if self.is_upload_name(filename) and path.is_file() else None
 
     def store_chunk(self, model_type: str, owner: str, name: str, index: int, stream: IO[bytes]) -> Path:
         """Keep one chunk of a file that arrives in parts and return the folder of its parts.

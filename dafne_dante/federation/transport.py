@@ -39,6 +39,7 @@ _TRIES = 3
 _FIRST_PAUSE_S = 0.5
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _SHORTEST_BYTES_PER_S = 1024
+_CHECKSUM = "X-SHA256-Checksum"
 
 
 class Transport(Protocol):
@@ -113,6 +114,8 @@ class HttpTransport:
     def download(self, call: str, body: Mapping[str, Any], destination: Path, *, sha256: str | None) -> Path:
         """POST a JSON body and write the answer's bytes to `destination`, whole or not at all.
 
+        `sha256` None: the server's own `X-SHA256-Checksum` is checked instead, where it sends one.
+
         Raises:
             As `ask`; ServerAnswerError also when the bytes do not have the digest `sha256` or are too many.
             StorageError: the disk refuses.
@@ -130,13 +133,14 @@ class HttpTransport:
             write_stream_atomically(destination, lambda stream: self._receive(response, stream, sha256))
 
     def _receive(self, response: requests.Response, stream: IO[bytes], sha256: str | None) -> None:
-        """Copy the answer into `stream` and check its digest."""
+        """Copy the answer into `stream` and check its digest: the expected one, else the one that came with it."""
         digest = hashlib.sha256()
         for block in _blocks(response, self._max_file_bytes, self._timeout_s, _SHORTEST_BYTES_PER_S):
             digest.update(block)
             stream.write(block)
-        if sha256 is not None and digest.hexdigest() != sha256:
-            raise ServerAnswerError("expected the file that the server's list names, found other bytes; try again")
+        expected = response.headers.get(_CHECKSUM, "").strip().lower() if sha256 is None else sha256
+        if expected and digest.hexdigest() != expected:
+            raise ServerAnswerError("expected a file with the server's SHA-256, found other bytes; try again")
 
     @contextmanager
     def _answer(self, call: str, **content: Any) -> Iterator[requests.Response]:

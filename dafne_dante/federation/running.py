@@ -41,14 +41,16 @@ class RunningServer:
     def __init__(self, root: Path, *, max_file_bytes: int | None = None) -> None:
         self._server = _uvicorn_server(root, max_file_bytes)
         self._listener = _bound("127.0.0.1", 0)
+        # Kept, since a closed socket does not know its port any more.
+        self._port = self._listener.getsockname()[1]
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listener]}, name="dafne-dante-server", daemon=True
         )
 
     @property
     def url(self) -> str:
-        """Base URL, ending with "/"."""
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+        """Base URL, ending with "/"; the same after the server has stopped."""
+        return f"http://127.0.0.1:{self._port}/"
 
     def __enter__(self) -> "RunningServer":
         self._thread.start()

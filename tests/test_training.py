@@ -147,8 +147,8 @@ def test_history_has_the_promised_columns(tmp_path):
     write_history(tmp_path / "history.csv", [record], LABELS)
     with (tmp_path / "history.csv").open() as stream:
         rows = list(csv.reader(stream))
+    dice = ["dice_mean", "dice_ball", "dice_box"]
     assert rows == [
-        ["epoch", "seconds", "train_loss", "val_loss", "dice_mean", "dice_ball", "dice_box"]
-        + ["trainable_parameters", "learning_rate"],
+        ["epoch", "seconds", "train_loss", "val_loss", *dice, "trainable_parameters", "learning_rate"],
         ["1", "2.500", "0.500000", "", "0.250000", "0.500000", "", "10", "0.001"],
     ]

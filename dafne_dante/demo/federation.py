@@ -46,7 +46,8 @@ __all__ = ["DemoOutcome", "HospitalOutcome", "run_demo"]
 
 MODEL_TYPE = "Brain"
 _VOXEL_MM = 5.0
-_GLOBAL_EPOCHS, _LOCAL_EPOCHS = 10, 8
+_GLOBAL_EPOCHS, _LOCAL_EPOCHS = 14, 8
+_DICE_MARGIN = 0.015
 _MARKER = "dafne-dante-demo"
 
 
@@ -62,8 +63,8 @@ class _Hospital:
 
 
 _A = _Hospital(SCANNER_A, "A: T1, the model's own scanner", "", range(8), range(100, 103))
-_B = _Hospital(SCANNER_B, "B: other contrast, coil bias", "lora", range(20, 24), range(120, 123))
-_C = _Hospital(SCANNER_C, "C: noise, thick slices", "gradual-unfreezing", range(40, 44), range(140, 143))
+_B = _Hospital(SCANNER_B, "B: other contrast, coil bias", "lora", range(20, 26), range(120, 123))
+_C = _Hospital(SCANNER_C, "C: noise, thick slices", "gradual-unfreezing", range(40, 46), range(140, 143))
 _HOSPITALS = {"A": _A, "B": _B, "C": _C}
 _OPERATOR_SUBJECTS = range(60, 62)
 
@@ -173,7 +174,7 @@ def _set_up_server(out: Path, url: str) -> dict[str, Settings]:
         merge = [MODEL_TYPE] if name == "operator" else []
         key = accounts.add_user(name, access=[MODEL_TYPE], merge=merge)
         folder = out / "configuration" / name
-        write_settings(Settings(folder=folder, server=url, api_key=key))
+        write_settings(Settings(folder=folder, server=url, api_key=key, dice_margin=_DICE_MARGIN))
         settings[name] = load_settings(folder, environment={})
     operator_key = public_key_text(ensure_signing_key(settings["operator"].folder))
     labels = list(read_model(out / "global" / "model.model").plan.labels)

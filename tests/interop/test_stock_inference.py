@@ -65,7 +65,8 @@ def stock_prepared(image, spacing, plan):
     transform = PreprocessAnisotropy(
         keys=["image"], target_spacing=list(plan.spacing_mm), model_mode=None, spatial_dims=plan.dimensions
     )
-    return np.asarray(Compose([EnsureChannelFirstd(keys=["image"], channel_dim="no_channel"), transform])(data)["image"])
+    first = EnsureChannelFirstd(keys=["image"], channel_dim="no_channel")
+    return np.asarray(Compose([first, transform])(data)["image"])
 
 
 SPACINGS = [(2.0, 1.0, 1.0), (5.0, 1.0, 1.0), (1.2, 0.8, 0.9)]

@@ -36,7 +36,8 @@ def merge(
     def text() -> str:
         head = f"published {report.version}: {report.merged} update(s), step {report.step:g}"
         lines = [head if report.version else "nothing was published", report.reason]
-        return "\n".join(lines + [f"quarantined {one.upload}: {one.reason}" for one in report.quarantined])
+        lines += [f"quarantined {one.upload}: {one.reason}" for one in report.quarantined]
+        return "\n".join(lines + [f"left in the queue {one.upload}: {one.reason}" for one in report.skipped])
 
     print_object(report.as_json(), as_json=as_json, text=text)
 
@@ -55,7 +56,8 @@ def publish(
     loaded = read_model(model)
     shelf = Shelf(root)
     capability = {"delta": 1, "operator_key": public_key_text(ensure_signing_key(configuration_folder()))}
-    shelf.add_type(model_type, {"categories": list(loaded.plan.labels), "dafne_dante": capability})
+    known = shelf.description(model_type) if shelf.has_type(model_type) else {}
+    shelf.add_type(model_type, {**known, "categories": list(loaded.plan.labels), "dafne_dante": capability})
     version = shelf.publish_copy(model_type, model)
     print_object(
         {"type": model_type, "version": version}, as_json=as_json, text=lambda: f"{model_type}: version {version}"

@@ -30,27 +30,26 @@ def train(
 ) -> None:
     """Train a new model from labelled cases: OUT/model.model and OUT/history.csv."""
     from dafne_dante.annotations.folders import read_cases
-    from dafne_dante.durable import make_folder
     from dafne_dante.models.file import write_model
+    from dafne_dante.plugin.results import results_folder
     from dafne_dante.training.history import write_history
     from dafne_dante.training.scratch import train_from_scratch
 
     if architecture != "unet3d":
         raise typer.BadParameter(f"expected unet3d, found {architecture}", param_hint="--architecture")
-    make_folder(out)
-    cases = read_cases(data)
-    bar, move = epoch_bar("train")
-    with bar:
-        trained = train_from_scratch(
-            cases,
-            epochs=epochs,
-            seed=seed,
-            cache=configuration_folder(),
-            on_epoch=lambda record, total: move(record.epoch, total, record.dice["mean"]),
-        )
-    labels = trained.model.plan.labels
-    write_model(trained.model, out / "model.model")
-    write_history(out / "history.csv", trained.result.history, labels)
+    with results_folder(out) as folder:
+        cases = read_cases(data)
+        bar, move = epoch_bar("train")
+        with bar:
+            trained = train_from_scratch(
+                cases,
+                epochs=epochs,
+                seed=seed,
+                cache=configuration_folder(),
+                on_epoch=lambda record, total: move(record.epoch, total, record.dice["mean"]),
+            )
+        write_model(trained.model, folder / "model.model")
+        write_history(folder / "history.csv", trained.result.history, trained.model.plan.labels)
     answer = {
         "dice": trained.dice,
         "cases": len(cases),

@@ -7,7 +7,7 @@ errors are exit code 2; a person who presses Ctrl-C gets one line and exit code 
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dafne_dante.errors import DanteError
 
 __all__ = ["epoch_bar", "errors_console", "print_object", "run_guarded"]
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 errors_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -30,8 +32,12 @@ def run_guarded(application: Callable[[], object]) -> None:
         # Files of ours are wrapped where they are written; this is what is left, for example a full /tmp.
         _refuse(f"the operating system refused: {error.strerror or type(error).__name__}")
     except KeyboardInterrupt:
-        errors_console.print("stopped; nothing was changed", markup=False)
-        raise SystemExit(130) from None
+        _stopped()
+    except SystemExit as end:
+        # How typer hands on Ctrl-C.
+        if end.code == _INTERRUPTED:
+            _stopped()
+        raise
 
 
 def print_object(value: Mapping[str, Any], *, as_json: bool, text: Callable[[], str]) -> None:
@@ -50,7 +56,7 @@ def epoch_bar(description: str) -> tuple[Progress, Callable[[int, int, float | N
         TextColumn("left"),
         TimeRemainingColumn(),
         console=errors_console,
-        transient=not sys.stderr.isatty(),
+        disable=not sys.stderr.isatty(),
     )
     task = bar.add_task(description, total=None, dice="-")
 
@@ -60,6 +66,11 @@ def epoch_bar(description: str) -> tuple[Progress, Callable[[int, int, float | N
     return bar, move
 
 
-def _refuse(reason: str) -> None:
+def _stopped() -> NoReturn:
+    errors_console.print("stopped", markup=False)
+    raise SystemExit(_INTERRUPTED)
+
+
+def _refuse(reason: str) -> NoReturn:
     errors_console.print(" ".join(reason.split()), markup=False)
     raise SystemExit(1)

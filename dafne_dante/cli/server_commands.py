@@ -27,8 +27,8 @@ def serve(
     """Run the federation server: Dafne's HTTP API on a folder, until Ctrl-C."""
     from dafne_dante.federation.running import serve as run
 
-    errors_console.print(f"serving on http://{host}:{port}/ (put a TLS proxy before it)", markup=False)
-    run(root, port, host)
+    told = f"serving on http://{host}:{port}/ (put a TLS proxy before it)"
+    run(root, port, host, on_listening=lambda: errors_console.print(told, markup=False))
 
 
 @users.command()

@@ -77,7 +77,7 @@ class FolderDepot:
 
     def __init__(self, folder: Path, model_type: str) -> None:
         root = folder if (folder / "models").is_dir() else folder.parent
-        if root != folder and folder.name != "models":
+        if not folder.is_dir() or (root != folder and folder.name != "models"):
             raise SettingsError("expected a server's folder with `models` in it, or that folder itself; check --folder")
         self._shelf, self._type = Shelf(root), model_type
         if not self._shelf.has_type(model_type):
@@ -102,8 +102,11 @@ class FolderDepot:
     def remove_upload(self, filename: str) -> None:
         """Delete one upload."""
         path = self._shelf.upload_path(self._type, filename)
-        if path is not None:
-            path.unlink(missing_ok=True)
+        try:
+            if path is not None:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot remove {filename}: {error.strerror or type(error).__name__}") from error
 
     def publish(self, model: Path) -> str:
         """Copy the file in as the newest version."""

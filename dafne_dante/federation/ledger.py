@@ -9,7 +9,7 @@ that was published or refused after admission is never taken again; the ledger i
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,19 @@ _FORMAT, _VERSION = "dafne-dante-ledger", 1
 
 @dataclass(frozen=True)
 class Entry:
-    """One update: its base, the site's public key, and the version that first held it ("" when it was refused)."""
+    """One update.
+
+    Attributes:
+        base_sha256: its base.
+        public_key: the site's.
+        upload, content_sha256: the file that it came in; such a file is done with, should it still be in the queue.
+        version: the one that first held it, "" when it was refused.
+    """
 
     base_sha256: str
     public_key: str
+    upload: str
+    content_sha256: str
     version: str = ""
 
 
@@ -95,14 +104,9 @@ class Store:
         """Keep a delta that takes part in a publish; update_id is a uuid, checked when the manifest was read."""
         write_atomically(self._archive / f"{update_id}.delta", content, mode=0o600)
 
-    def archived(self, update_ids: Sequence[str]) -> dict[str, bytes]:
-        """Those of these deltas that are kept."""
-        paths = {update_id: self._archive / f"{update_id}.delta" for update_id in update_ids}
-        return {
-            update_id: read_bounded(path, max_bytes=_MAX_DELTA_BYTES)
-            for update_id, path in paths.items()
-            if path.exists()
-        }
+    def archived(self, update_id: str) -> bytes:
+        """A delta that was published; StorageError when it is gone, since its group would then be summed up."""
+        return read_bounded(self._archive / f"{update_id}.delta", max_bytes=_MAX_DELTA_BYTES)
 
     def quarantine(self, name: str, content: bytes, reason: str) -> None:
         """Keep a refused upload under its base name, with the reason beside it."""

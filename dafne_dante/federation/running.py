@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +21,10 @@ _FINISH_S = 20
 _MISSING = "expected the server's packages, found them missing; run: pip install 'dafne-dante[server]'"
 
 
-def serve(root: Path, port: int, host: str = "127.0.0.1") -> None:
+def serve(root: Path, port: int, host: str = "127.0.0.1", *, on_listening: Callable[[], None] = lambda: None) -> None:
     """Serve `root` until interrupted; a call that is under way has 20 s to finish.
+
+    `on_listening` is called once the port is ours.
 
     Raises:
         SettingsError: the extra `server` is not installed, or the port is taken.
@@ -29,7 +32,9 @@ def serve(root: Path, port: int, host: str = "127.0.0.1") -> None:
     """
     # uvicorn stops at Ctrl-C and then raises it again, for whoever started it.
     with _bound(host, port) as listener, suppress(KeyboardInterrupt):
-        _uvicorn_server(root).run(sockets=[listener])
+        server = _uvicorn_server(root)
+        on_listening()
+        server.run(sockets=[listener])
 
 
 class RunningServer:

@@ -31,4 +31,4 @@ def decide_gate(before: Dice, after: Dice, *, margin: float) -> GateDecision:
         new = after.get(label)
         if old is not None and (new is None or new < old - margin):
             return GateDecision(False, f"Dice of {label} fell from {old:.3f} to {0 if new is None else new:.3f}")
-    return GateDecision(True, f"mean Dice rose from {mean_before:.3f} to {mean_after:.3f} on the held-out cases")
+    return GateDecision(True, f"mean Dice went from {mean_before:.3f} to {mean_after:.3f} on the held-out cases")

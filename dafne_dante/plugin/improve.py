@@ -5,8 +5,9 @@ would be sent -> quality gate -> sign -> write the files -> upload.
 
 Invariants
 - The improved model is the base plus the delta *as it would be sent*: what was measured is what leaves the house.
-- Until training has succeeded nothing is written to the output folder, except the base model that was pulled.
-- Nothing is uploaded unless it was asked for, the gate passed, and the server's type says that it takes deltas.
+- The output folder gets all files of a run or none: until the last of them is written it is as it was.
+- Nothing is uploaded unless it was asked for, the gate passed, and the server's type says that it takes deltas; the
+  files are there before, so that a failed upload loses nothing.
 """
 
 import time
@@ -25,15 +26,16 @@ from dafne_dante.config import Settings
 from dafne_dante.delta.difference import WeightUpdate, take_difference
 from dafne_dante.delta.encode import DeltaFacts, encode_delta, updates_as_sent
 from dafne_dante.delta.signing import ensure_signing_key
-from dafne_dante.durable import make_folder, write_atomically
+from dafne_dante.durable import write_atomically
 from dafne_dante.errors import NotEnoughCasesError, SettingsError, TransportError
 from dafne_dante.federation.client import FederationClient
 from dafne_dante.models.build import build_network, canonical_weights
 from dafne_dante.models.file import write_model
-from dafne_dante.models.global_model import digest_weights
+from dafne_dante.models.global_model import GlobalModel, digest_weights
 from dafne_dante.plugin.apply import updated_model
 from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
-from dafne_dante.plugin.gate import decide_gate
+from dafne_dante.plugin.gate import GateDecision, decide_gate
+from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
 from dafne_dante.training.defaults import recipe_for_adaptation
 from dafne_dante.training.evaluate import evaluate_cases
@@ -95,6 +97,17 @@ class _Start:
     before: Mapping[str, float | None]
 
 
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """What training came to: the epochs, what moved, the model as a reader of the delta gets it, and its Dice."""
+
+    result: FitResult
+    updates: tuple[WeightUpdate, ...]
+    improved: GlobalModel
+    after: Mapping[str, float | None]
+    decision: GateDecision
+
+
 def improve(
     request: ImprovementRequest,
     settings: Settings,
@@ -105,87 +118,78 @@ def improve(
     """Improve a global model from a folder of labelled cases; files and meanings in ImprovementRequest.
 
     Raises:
-        DanteError: the branch says who must act; the output folder is then as it was.
+        TransportError: also when the upload fails; the files of the run are there then, and summary.json says that
+            nothing was uploaded.
+        DanteError: any other; the output folder is then as it was. The branch says who must act.
     """
-    progress = progress or Progress()
-    begin = time.perf_counter()
+    progress, begin = progress or Progress(), time.perf_counter()
     method = method_named(request.method)
-    signing_key = ensure_signing_key(settings.folder)
-    base = _obtain_base(request, client, progress)
-    plan, weights = base.model.plan, base.model.weights
-    cases = _collect(request, plan.labels, progress)
-    network = build_network(plan, weights).to(choose_device())
-    before = evaluate_cases(network, plan, cases.held_out)
-    start = _Start(base, network, cases, before)
-    result = _fine_tune(start, method, request, settings, progress)
-    updates = _take_updates(network, base, method)
-    improved = updated_model(base.model, updates_as_sent(updates), timestamp=int(time.time()))
-    after = evaluate_cases(build_network(plan, improved.weights).to(choose_device()), plan, cases.held_out)
-    decision = decide_gate(before, after, margin=settings.dice_margin)
-    progress.stage(decision.reason)
-    count = len(cases.training) + len(cases.held_out)
-    facts = DeltaFacts(
-        model_type=base.model_type,
-        model_id=base.model.model_id,
-        base_timestamp=base.version,
-        base_sha256=digest_weights(weights),
-        method=method.name,
-        cases=len(cases.training),
-        labels=plan.labels,
-        dice_before=before,
-        dice_after=after,
-    )
-    content = encode_delta(updates, facts, signing_key)
-    make_folder(request.out)
-    write_model(improved, request.out / "improved.model")
-    write_atomically(request.out / "update.delta", content)
-    write_history(request.out / "history.csv", result.history, plan.labels)
-    uploaded = request.upload and decision.passed
-    if uploaded:
-        _upload(request, base, client, decision_dice=after)
-        progress.stage(f"sent {len(content)} bytes")
-    summary = ImprovementSummary(
-        dice_before=before,
-        dice_after=after,
-        delta_bytes=len(content),
-        model_bytes=base.file_bytes,
-        method=method.name,
-        epochs=len(result.history),
-        best_epoch=result.best_epoch,
-        seconds=round(time.perf_counter() - begin, 3),
-        gate="passed" if decision.passed else "failed",
-        gate_reason=decision.reason,
-        cases=count,
-        held_out=len(cases.held_out),
-        uploaded=uploaded,
-    )
+    if request.upload and client is None:
+        raise SettingsError("expected a federation server to upload to, found none; name it with --server")
+    with results_folder(request.out) as folder:
+        start = _prepare(request, client, folder, progress)
+        # Made before hours of training, so that a folder for keys that cannot be written is told now.
+        signing_key = ensure_signing_key(settings.folder)
+        outcome = _fine_tune(start, method, request, settings, progress)
+        progress.stage(outcome.decision.reason)
+        content = encode_delta(outcome.updates, _facts(start, method, outcome), signing_key)
+        summary = _summarise(start, method, outcome, len(content), time.perf_counter() - begin)
+        write_model(outcome.improved, folder / "improved.model")
+        write_atomically(folder / "update.delta", content)
+        write_history(folder / "history.csv", outcome.result.history, start.base.model.plan.labels)
+        write_summary(folder / "summary.json", summary)
+    if client is None or not request.upload or not outcome.decision.passed:
+        return summary
+    _upload(request, start.base, client, outcome.after["mean"] or 0.0)
+    progress.stage(f"sent {len(content)} bytes")
+    summary = replace(summary, uploaded=True, seconds=round(time.perf_counter() - begin, 3))
     write_summary(request.out / "summary.json", summary)
     return summary
 
 
-def _obtain_base(request: ImprovementRequest, client: FederationClient | None, progress: Progress) -> BaseModel:
+def _prepare(request: ImprovementRequest, client: FederationClient | None, folder: Path, progress: Progress) -> _Start:
+    """The base model, the site's cases, and how well the one does on the others."""
+    base = _obtain_base(request, client, folder, progress)
+    plan = base.model.plan
+    training, held_out = hold_out(read_cases(request.data, labels=plan.labels), seed=request.seed)
+    progress.stage(f"{len(training)} cases to learn from, {len(held_out)} held out")
+    network = build_network(plan, base.model.weights).to(choose_device())
+    return _Start(base, network, _Cases(training, held_out), evaluate_cases(network, plan, held_out))
+
+
+def _obtain_base(
+    request: ImprovementRequest, client: FederationClient | None, folder: Path, progress: Progress
+) -> BaseModel:
     if request.base is not None:
         return base_from_file(request.base, request.model_type)
     if client is None:
         raise SettingsError("expected a base model file or a federation server, found neither; name one of them")
     progress.stage(f"pulling the newest {request.model_type}")
-    return base_from_server(client, request.model_type, make_folder(request.out) / "base.model")
-
-
-def _collect(request: ImprovementRequest, labels: tuple[str, ...], progress: Progress) -> _Cases:
-    training, held_out = hold_out(read_cases(request.data, labels=labels), seed=request.seed)
-    progress.stage(f"{len(training)} cases to learn from, {len(held_out)} held out")
-    return _Cases(training, held_out)
+    return base_from_server(client, request.model_type, folder / "base.model")
 
 
 def _fine_tune(
     start: _Start, method: Method, request: ImprovementRequest, settings: Settings, progress: Progress
+) -> _Outcome:
+    """Train in place, take what moved, and measure it as it would be sent."""
+    base, plan = start.base.model, start.base.model.plan
+    result = _train(start, method, request, settings, progress)
+    updates = _take_updates(start.network, base, method)
+    improved = updated_model(base, updates_as_sent(updates), timestamp=int(time.time()))
+    network = build_network(plan, improved.weights).to(choose_device())
+    after = evaluate_cases(network, plan, start.cases.held_out)
+    return _Outcome(result, updates, improved, after, decide_gate(start.before, after, margin=settings.dice_margin))
+
+
+def _train(
+    start: _Start, method: Method, request: ImprovementRequest, settings: Settings, progress: Progress
 ) -> FitResult:
-    """Train in place; the network keeps its low-rank factors, so that they can be taken."""
+    """The network keeps its low-rank factors, so that they can be taken."""
     zero_shot = start.before["mean"]
     if zero_shot is None:
         raise NotEnoughCasesError("expected held-out cases that show a label, found none; annotate more cases")
     plan = start.base.model.plan
+    training, held_out = prepare_cases(start.cases.training, plan), prepare_cases(start.cases.held_out, plan)
     recipe = recipe_for_adaptation(
         method.name,
         zero_shot,
@@ -197,33 +201,59 @@ def _fine_tune(
         start.network,
         plan,
         method,
-        prepare_cases(start.cases.training, plan),
-        prepare_cases(start.cases.held_out, plan),
+        training,
+        held_out,
         recipe=replace(recipe, batch_size=_BATCH_SIZE),
         on_epoch=lambda record: progress.epoch(record, recipe.epochs),
     )
 
 
-def _take_updates(network: nn.Module, base: BaseModel, method: Method) -> tuple[WeightUpdate, ...]:
+def _take_updates(network: nn.Module, base: GlobalModel, method: Method) -> tuple[WeightUpdate, ...]:
     """What moved, every tensor once."""
-    plan = base.model.plan
-    tuned = canonical_weights(plan, plain_weights(network))
-    return take_difference(canonical_weights(plan, base.model.weights), tuned, method.factors(network))
+    tuned = canonical_weights(base.plan, plain_weights(network))
+    return take_difference(canonical_weights(base.plan, base.weights), tuned, method.factors(network))
 
 
-def _upload(
-    request: ImprovementRequest,
-    base: BaseModel,
-    client: FederationClient | None,
-    *,
-    decision_dice: Mapping[str, float | None],
-) -> None:
+def _facts(start: _Start, method: Method, outcome: _Outcome) -> DeltaFacts:
+    base = start.base
+    return DeltaFacts(
+        model_type=base.model_type,
+        model_id=base.model.model_id,
+        base_timestamp=base.version,
+        base_sha256=digest_weights(base.model.weights),
+        method=method.name,
+        cases=len(start.cases.training),
+        labels=base.model.plan.labels,
+        dice_before=start.before,
+        dice_after=outcome.after,
+    )
+
+
+def _summarise(
+    start: _Start, method: Method, outcome: _Outcome, delta_bytes: int, seconds: float
+) -> ImprovementSummary:
+    return ImprovementSummary(
+        dice_before=start.before,
+        dice_after=outcome.after,
+        delta_bytes=delta_bytes,
+        model_bytes=start.base.file_bytes,
+        method=method.name,
+        epochs=len(outcome.result.history),
+        best_epoch=outcome.result.best_epoch,
+        seconds=round(seconds, 3),
+        gate="passed" if outcome.decision.passed else "failed",
+        gate_reason=outcome.decision.reason,
+        cases=len(start.cases.training) + len(start.cases.held_out),
+        held_out=len(start.cases.held_out),
+        uploaded=False,
+    )
+
+
+def _upload(request: ImprovementRequest, base: BaseModel, client: FederationClient, dice: float) -> None:
     """Send update.delta, and only to a type whose operator understands deltas: elsewhere it would block the queue."""
-    if client is None:
-        raise SettingsError("expected a federation server to upload to, found none; name it with --server")
     if base.capability is None or base.capability.delta < 1:
         raise TransportError(
             f"expected a type that takes deltas, found that {base.model_type} does not say so; "
             "nothing was sent, update.delta is kept; ask the operator to publish the type's capability"
         )
-    client.upload(base.model_type, request.out / "update.delta", decision_dice["mean"] or 0.0)
+    client.upload(base.model_type, request.out / "update.delta", dice)

@@ -92,7 +92,7 @@ class MergeReport:
 
     def as_json(self) -> dict[str, Any]:
         """Plain Python values."""
-        return asdict(self)
+        return {**asdict(self), **{name: [*map(asdict, getattr(self, name))] for name in ("quarantined", "skipped")}}
 
 
 @dataclass(frozen=True, eq=False)

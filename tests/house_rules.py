@@ -20,7 +20,7 @@ LAYERS = (
     ("delta",),
     ("federation",),
     ("plugin",),
-    ("cli", "demo", "host"),
+    ("__main__", "cli", "demo", "host"),
     ("",),
 )
 MAX_LINES = 400

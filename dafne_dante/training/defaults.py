@@ -34,6 +34,4 @@ def recipe_from_scratch(*, epochs: int | None, seed: int, numerics: Numerics) ->
     Its intensity changes are strong: a global model meets scanners that nobody has seen, and one trained without
     them both fails there and forgets more when it is tuned.
     """
-    return Recipe(
-        epochs=epochs or _SCRATCH_EPOCHS, learning_rate=2e-3, augmentation=1.0, seed=seed, numerics=numerics
-    )
+    return Recipe(epochs=epochs or _SCRATCH_EPOCHS, learning_rate=2e-3, augmentation=1.0, seed=seed, numerics=numerics)

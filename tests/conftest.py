@@ -1,11 +1,28 @@
 """Fixtures that several tests share."""
 
+import ipaddress
+import socket
 import sys
 
 import pytest
 from sites import NEW_SCANNER, train_model, write_cases
 
 from dafne_dante.cli import main
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """No test leaves this machine: a connection to anything but loopback is refused at once."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not ipaddress.ip_address(address[0]).is_loopback:
+            raise OSError("tests do not leave this machine")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        yield
 
 
 @pytest.fixture(scope="session")

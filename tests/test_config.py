@@ -1,0 +1,78 @@
+"""Settings: order of sources, all faults at once, and a key that never shows."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from dafne_dante.config import Settings, configuration_folder, load_settings, write_settings
+from dafne_dante.errors import SettingsError
+
+KEY = "abcd1234.very-secret"
+
+
+def written(folder, text):
+    (folder / "settings.toml").write_text(text)
+    return folder
+
+
+def test_without_a_file_the_defaults_hold(tmp_path):
+    assert load_settings(tmp_path, {}) == Settings(folder=tmp_path)
+
+
+def test_what_is_written_is_read_and_only_its_owner_may(tmp_path):
+    settings = Settings(
+        folder=tmp_path / "new", server="https://s.org/a/", api_key='k"\\e', timeout_s=5, dice_margin=0.1
+    )
+    path = write_settings(settings)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_settings(tmp_path / "new", {}) == settings
+
+
+def test_the_environment_goes_before_the_file(tmp_path):
+    written(tmp_path, '[federation]\nserver = "https://file.org/"\napi_key = "file"\n')
+    environment = {"DAFNE_DANTE_SERVER": "https://environment.org", "DAFNE_DANTE_TIMEOUT_S": "7"}
+    settings = load_settings(tmp_path, environment)
+    assert (settings.server, settings.api_key, settings.timeout_s) == ("https://environment.org/", "file", 7.0)
+    assert configuration_folder({"DAFNE_DANTE_CONFIG": str(tmp_path)}) == tmp_path
+    assert configuration_folder({}).name == "dafne-dante"
+
+
+def test_the_key_is_in_no_representation(tmp_path):
+    assert KEY not in repr(Settings(folder=Path(), api_key=KEY))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[federation]\nserver = "http://example.org/"', ["https://"]),
+        ('[federation]\nserver = "ftp://example.org/"', ["https://"]),
+        ("[federation]\nserver = 5", ["server must be a text"]),
+        ("[federation]\ntimeout_s = -1", ["timeout_s must be a number from 0.1 to 3600"]),
+        ("[federation]\ntimeout_s = true", ["timeout_s"]),
+        ("[operator]\ndice_margin = 2", ["dice_margin"]),
+        (
+            '[federation]\nkey = "x"\n[colour]\nred = 1',
+            ["unknown setting federation.key", "unknown setting colour.red"],
+        ),
+        ("timeout_s = 3", ["unknown setting timeout_s"]),
+        ('[federation]\nserver = "ftp://x/"\ntimeout_s = "long"', ["server", "timeout_s"]),
+    ],
+)
+def test_all_faults_are_told_at_once(tmp_path, text, expected):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(written(tmp_path, text), {})
+    assert all(part in str(caught.value) for part in expected)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_file_that_is_not_toml_is_told_by_line_without_quoting_it(tmp_path):
+    with pytest.raises(SettingsError, match="line 2") as caught:
+        load_settings(written(tmp_path, f'[federation]\napi_key = "{KEY}\n'), {})
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_loopback_may_be_plain_http(tmp_path):
+    settings = load_settings(written(tmp_path, '[federation]\nserver = "http://127.0.0.1:8000"'), {})
+    assert settings.server == "http://127.0.0.1:8000/"

@@ -118,13 +118,13 @@ def test_a_refused_update_is_not_taken_when_it_comes_again(operator):
     assert "seen before" in {one.upload: one.reason for one in operator.merge().quarantined}[again]
 
 
-def test_an_update_of_an_old_base_that_does_not_fit_the_newest_model_blocks_nothing(operator):
-    """The operator has published a wider model of the same family since."""
-    inner = "unet_model.model.0.conv.unit1.conv.weight"
+@pytest.mark.parametrize("plan", [tiny_plan(first_channels=6), replace(tiny_plan(), levels=2)])
+def test_an_update_of_an_old_base_that_does_not_fit_the_newest_model_blocks_nothing(operator, plan):
+    """The operator has published a wider, or a flatter, model of the same family since."""
+    inner = "unet_model.model.1.submodule.1.submodule.conv.unit1.conv.weight"
     old = operator.send(
         operator.delta(0, updates=[WeightUpdate(inner, torch.full_like(operator.model.weights[inner], 1e-4))])
     )
-    plan = tiny_plan(first_channels=6)
     torch.manual_seed(0)
     wider = replace(operator.model, plan=plan, weights=dict(build_network(plan).state_dict()))
     write_model(wider, operator.root / "wider.model")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from oriented import AFFINE, SHAPE, image_array, label_array, oblique, write
 
-from dafne_dante.annotations.nifti import read_volume, write_segmentation
+from dafne_dante.annotations.nifti.volume import read_volume, write_segmentation
 from dafne_dante.errors import GeometryMismatchError, StorageError, UnreadableImageError
 
 VOXEL_BYTES = 4 * int(np.prod(SHAPE))

@@ -13,7 +13,8 @@ Terms
 - *Canonical grid*. The one that a Case has. Voxel axes are flipped and permuted, and nothing is interpolated, until
   each runs towards the positive world axis that it is nearest to, in the order right, front, head. A volume with
   thick slices has them last: the axis whose spacing is at least 1.5 times that of both others is the slice axis,
-  and the other two follow in the order right, front, head. So sagittal slices give (front, head, right).
+  and the other two follow in the order right, front, head. So sagittal slices give (front, head, right). Where a
+  source says along which axis its slices were taken (DICOM, the viewer), that one comes last whatever the spacing.
 
 Invariants
 - A reorientation never changes a value and never moves a voxel in the world; `undo(apply(a))` is `a`.
@@ -122,8 +123,11 @@ def affine_fault(affine: Affine) -> str:
     return ""
 
 
-def canonical_orientation(affine: Affine, shape: Shape) -> Reorientation:
+def canonical_orientation(affine: Affine, shape: Shape, *, slice_axis: int | None = None) -> Reorientation:
     """The way from the voxel axes of this grid to those of the canonical grid (see above).
+
+    `slice_axis` is the axis (0, 1 or 2) along which the slices were taken, where the source knows it: it comes last
+    whatever the spacing, so that what is said of slices can be said of Z.
 
     Raises:
         UnreadableImageError: the affine (4, 4) is not finite, singular, sheared beyond use or of absurd size.
@@ -131,7 +135,8 @@ def canonical_orientation(affine: Affine, shape: Shape) -> Reorientation:
     if fault := affine_fault(affine):
         raise UnreadableImageError(f"{fault}; export the image again")
     to_ras = _reorientation(orientations.io_orientation(affine), shape)
-    order = _slices_last(spacing_mm(to_ras.affine(affine)))
+    thick = _thick_last(spacing_mm(to_ras.affine(affine)))
+    order = thick if slice_axis is None else _last(to_ras.axes[slice_axis])
     axes = [order.index(axis) for axis in to_ras.axes]
     return Reorientation((axes[0], axes[1], axes[2]), to_ras.flips, shape)
 
@@ -165,13 +170,17 @@ def same_grid(
     return corner_distance_mm(affine_a, affine_b, shape_a) < allowed
 
 
-def _slices_last(spacing: SpacingMm) -> tuple[int, ...]:
+def _thick_last(spacing: SpacingMm) -> tuple[int, ...]:
     """The order of right, front, head (0, 1, 2) that has thick slices, if there are any, last."""
     for axis in range(3):
-        others = [other for other in range(3) if other != axis]
-        if spacing[axis] >= _THICK * max(spacing[other] for other in others):
-            return (*others, axis)
+        if spacing[axis] >= _THICK * max(spacing[other] for other in range(3) if other != axis):
+            return _last(axis)
     return 0, 1, 2
+
+
+def _last(axis: int) -> tuple[int, ...]:
+    """The order of right, front, head (0, 1, 2) that has this axis last and the others as they were."""
+    return (*[other for other in range(3) if other != axis], axis)
 
 
 def _reorientation(pairs: Volume, shape: Shape) -> Reorientation:

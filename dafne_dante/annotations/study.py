@@ -1,93 +1,92 @@
-"""The files of one study, before any of them is opened, and what both folder layouts have in common.
+"""What is found at a site before and after it is read; every kind of source ends here.
 
 Terms
-- A *study* is one image (one file a contrast) and what somebody drew on it.
-- A *label map* is one file whose value says which label a voxel has. A *mask* is one file for one label: every voxel
-  that is not 0 belongs to it.
-- The *name* of a study is taken from its files. It may be a patient's: it appears in messages to the person who owns
-  the files, as file names do, and goes no further.
+- A *study* is one image and what somebody drew on it. It is found first, which opens as little as can be, and read
+  later, one at a time.
+- A *name* of a label is what the source calls it; which label of a model it stands for is decided in `labels`.
+- The *annotated* slices are those that somebody labelled. In the others an empty mask means nothing.
+- What is *left* is everything that was looked at and not taken, with the reason.
 
-Invariants: labels of a study are in one order for its whole folder; two labels of a folder differ by more than
-letter case; hidden files (`._x.nii.gz` of macOS archives among them) do not exist for us.
+Invariants: the `name` of a study and of what is left, and the names of labels in reasons, are for the screen of the
+person who owns the files; they are base names or numbers, never the text of a DICOM element other than a label's
+name, and they are never written to a file, a log or the network.
 """
 
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
-from dafne_dante.annotations.nifti import ENDINGS
-from dafne_dante.errors import AnnotationError, StorageError
+from dafne_dante.annotations.grid import ImageOnGrid
+from dafne_dante.types import AnnotatedSlices, Segmentation
 
-__all__ = ["LabelMap", "Masks", "StudyFiles", "checked_label", "label_key", "list_folder", "nifti_files"]
+__all__ = ["EmptySlices", "Found", "LabelledImage", "Left", "Study"]
 
-_MAX_LABEL_LENGTH = 100
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """One file for all labels: `values[i]` (1 to 255) stands for the study's `labels[i]`."""
-
-    path: Path
-    values: tuple[int, ...]
+EmptySlices = Literal["background", "unknown"]
+"""What a slice without any mask means: nothing is there, or nobody looked."""
 
 
-@dataclass(frozen=True)
-class Masks:
-    """One file a label: `paths[i]` shows the study's `labels[i]`; where masks overlap the later one counts."""
-
-    paths: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class StudyFiles:
-    """What belongs together; nothing has been opened yet.
+@dataclass(frozen=True, eq=False)
+class LabelledImage:
+    """One study that has been read.
 
     Attributes:
-        name: what the files call it, for messages.
-        images: one file a contrast, in the order of the channels.
-        labels: names as the folder has them.
-        annotation: where the labels are drawn.
+        grid: the image on its canonical grid.
+        segmentation: (X, Y, Z) uint8 on that grid, with the values that the caller asked for.
+        annotated: (Z,) bool where the source says which slices were labelled; None where it does not.
+        notes: what a person should know of this study, each a sentence: a gap that was found, a duplicate left out.
     """
 
+    grid: ImageOnGrid
+    segmentation: Segmentation
+    annotated: AnnotatedSlices | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Study(Protocol):
+    """One labelled study that has been found."""
+
+    @property
+    def name(self) -> str:
+        """What the owner's messages call it."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels that it has, as the source spells them; no name twice."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that `read` opens."""
+
+    @property
+    def empty_slices(self) -> EmptySlices:
+        """What an empty slice means in sources of this kind, unless the source says which slices were labelled."""
+
+    def read(self, values: Mapping[str, int]) -> LabelledImage:
+        """Read it, with `values[name]` (1 to 255) where the label of that name is drawn.
+
+        Names that are not in `values` are not drawn. Two names may have one value. Where two labels lie over each
+        other, the later one in `labels` counts; sources without an order of their own sort by name, as stock Dafne.
+
+        Raises:
+            AnnotationError: the branch says what is wrong with which file.
+        """
+
+
+@dataclass(frozen=True)
+class Left:
+    """Something that was looked at and not taken."""
+
     name: str
-    images: tuple[Path, ...]
-    labels: tuple[str, ...]
-    annotation: LabelMap | Masks
+    reason: str
 
 
-def label_key(name: str) -> str:
-    """What two spellings of one label have in common: no outer blanks, no letter case, one form of accents."""
-    return unicodedata.normalize("NFC", name.strip()).casefold()
+@dataclass(frozen=True)
+class Found:
+    """What a search came to; studies in a stable order."""
 
+    studies: tuple[Study, ...] = ()
+    left: tuple[Left, ...] = ()
 
-def checked_label(name: object, source: str) -> str:
-    """A label's name from an untrusted source, trimmed; AnnotationError when it is none. `source` is a base name."""
-    if not isinstance(name, str) or not name.strip() or len(name) > _MAX_LABEL_LENGTH or not name.isprintable():
-        raise AnnotationError(f"{source}: expected label names of 1 to {_MAX_LABEL_LENGTH} printable characters")
-    return unicodedata.normalize("NFC", name.strip())
-
-
-def list_folder(folder: Path) -> list[Path]:
-    """What is in the folder, by name, without hidden entries; StorageError when it cannot be listed."""
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise StorageError(
-            f"cannot list the folder {folder.name}: {error.strerror or type(error).__name__}; "
-            "choose another folder or ask for permission"
-        ) from error
-
-
-def nifti_files(entries: Iterable[Path]) -> dict[str, Path]:
-    """The NIfTI files among the entries by their names without the ending; AnnotationError when two share one."""
-    found: dict[str, Path] = {}
-    for path in entries:
-        ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), "")
-        if not ending or not path.is_file():
-            continue
-        stem = path.name[: -len(ending)]
-        if stem in found:
-            raise AnnotationError(f"expected one file for {stem}, found {found[stem].name} and {path.name}; remove one")
-        found[stem] = path
-    return found
+    def __add__(self, other: "Found") -> "Found":
+        return Found(self.studies + other.studies, self.left + other.left)

@@ -117,8 +117,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Segment an image; the result lies in the image's own grid, 0 background, i the model's i-th label."""
-    from dafne_dante.annotations.folders import read_image
-    from dafne_dante.annotations.nifti import write_segmentation
+    from dafne_dante.annotations.nifti.image import read_image
+    from dafne_dante.annotations.nifti.volume import write_segmentation
     from dafne_dante.models.build import build_network
     from dafne_dante.models.file import read_model
     from dafne_dante.models.predict import predict_segmentation

@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from dafne_dante.annotations.case import Case
-from dafne_dante.annotations.study import label_key
+from dafne_dante.annotations.labels import label_key
 from dafne_dante.config import Settings
 from dafne_dante.delta.decode import Delta, decode_delta
 from dafne_dante.delta.difference import check_fit

@@ -16,8 +16,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dafne_dante.annotations.nifti import ENDINGS
-from dafne_dante.annotations.study import LabelMap, StudyFiles, checked_label, label_key, list_folder, nifti_files
+from dafne_dante.annotations.labels import label_key
+from dafne_dante.annotations.nifti.files import LabelMap, NiftiStudy, checked_label, list_folder, nifti_files
+from dafne_dante.annotations.nifti.volume import ENDINGS
 from dafne_dante.durable import read_bounded
 from dafne_dante.errors import AnnotationError, NotEnoughCasesError
 
@@ -34,7 +35,7 @@ def is_nnunet_folder(folder: Path) -> bool:
     return (folder / DATASET_FILE).exists() or (folder / "imagesTr").is_dir()
 
 
-def find_nnunet_studies(folder: Path) -> list[StudyFiles]:
+def find_nnunet_studies(folder: Path) -> list[NiftiStudy]:
     """The studies of the folder by name; only dataset.json is opened.
 
     Raises:
@@ -51,7 +52,7 @@ def find_nnunet_studies(folder: Path) -> list[StudyFiles]:
     studies = []
     for name, path in sorted(maps.items()):
         own = _take_images(name, images, contrasts)
-        studies.append(StudyFiles(name, own, tuple(labels), LabelMap(path, tuple(labels.values()))))
+        studies.append(NiftiStudy(name, own, tuple(labels), LabelMap(path, tuple(labels.values()))))
     if images:
         stray = min(images.values()).name
         raise AnnotationError(f"expected a label file in labelsTr for every image, found none for {stray}; add it")

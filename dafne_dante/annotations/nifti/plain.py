@@ -16,7 +16,8 @@ same reason no NIfTI file is passed over.
 
 from pathlib import Path
 
-from dafne_dante.annotations.study import Masks, StudyFiles, checked_label, label_key, list_folder, nifti_files
+from dafne_dante.annotations.labels import label_key
+from dafne_dante.annotations.nifti.files import Masks, NiftiStudy, checked_label, list_folder, nifti_files
 from dafne_dante.errors import AnnotationError
 
 __all__ = ["find_plain_studies"]
@@ -31,7 +32,7 @@ _Found = tuple[str, tuple[Path, ...], _MaskFiles]
 """Name, image files and masks of a case."""
 
 
-def find_plain_studies(folder: Path) -> list[StudyFiles]:
+def find_plain_studies(folder: Path) -> list[NiftiStudy]:
     """The studies of the folder by name, none when it holds no NIfTI file; nothing is opened.
 
     Raises:
@@ -88,7 +89,7 @@ def _add(masks: _MaskFiles, label: str, path: Path) -> None:
     masks[key] = (name, path)
 
 
-def _complete(found: list[_Found]) -> list[StudyFiles]:
+def _complete(found: list[_Found]) -> list[NiftiStudy]:
     """Studies with the labels of the whole folder; AnnotationError naming the case and the label that is missing."""
     spellings: dict[str, str] = {}
     for _, _, masks in found:
@@ -105,5 +106,5 @@ def _complete(found: list[_Found]) -> list[StudyFiles]:
                 raise AnnotationError(
                     f"case {case!r} has no mask for {spellings[key]!r}; draw it, or add an empty mask if it is absent"
                 )
-        studies.append(StudyFiles(case, images, labels, Masks(tuple(masks[key][1] for key in keys))))
+        studies.append(NiftiStudy(case, images, labels, Masks(tuple(masks[key][1] for key in keys))))
     return studies

@@ -1,0 +1,3 @@
+"""Labelled studies as a hospital's archive holds them: DICOM series, segmentations and structure sets."""
+
+__all__: list[str] = []

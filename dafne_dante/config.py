@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import platformdirs
+import tomli_w
 
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
 from dafne_dante.errors import SettingsError
@@ -26,11 +27,45 @@ if sys.version_info >= (3, 11):
 else:  # the same parser under its name before Python 3.11
     import tomli as tomllib
 
-__all__ = ["SETTINGS_FILE", "Settings", "configuration_folder", "load_settings", "write_settings"]
+__all__ = [
+    "SETTINGS_FILE",
+    "AnnotationSettings",
+    "Settings",
+    "configuration_folder",
+    "load_settings",
+    "write_settings",
+]
 
 SETTINGS_FILE = "settings.toml"
 _MAX_BYTES = 256 * 1024
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True)
+class AnnotationSettings:
+    """How a site's labelled studies are found, read and kept.
+
+    Attributes:
+        folders: watched for new studies.
+        store: the folder of the sealed case store; None for the platform's own place.
+        labels: label of a model to further names that this site has for it.
+        ignore: names of structures that are left out without a word.
+        empty_slices: what a slice without any mask means: "background", "unknown", or "auto" for what is usual in
+            the kind of source (datasets, DICOM segmentations and structure sets are labelled throughout; what Dafne
+            writes is not).
+        missing_labels: what a label means that a study has no name for: "refuse" the study, or it is "absent" there.
+        keep_cases, keep_days, keep_gib: the store drops its oldest cases beyond these.
+    """
+
+    folders: tuple[Path, ...] = ()
+    store: Path | None = None
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    empty_slices: str = "auto"
+    missing_labels: str = "refuse"
+    keep_cases: int = 1000
+    keep_days: float = 3650.0
+    keep_gib: float = 50.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +79,7 @@ class Settings:
         timeout_s: seconds to wait for a connection or for the next bytes of an answer.
         max_norm_ratio: an update longer than this share of its base's length is refused by the operator.
         dice_margin: how far the Dice of a label may fall on the operator's cases before a merge backs off.
+        annotations: how labelled studies are found, read and kept.
     """
 
     folder: Path
@@ -52,13 +88,25 @@ class Settings:
     timeout_s: float = 60.0
     max_norm_ratio: float = 1.0
     dice_margin: float = 0.02
+    annotations: AnnotationSettings = field(default_factory=AnnotationSettings)
 
 
+_ANNOTATIONS = "annotations"
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "federation": ("server", "api_key", "timeout_s"),
     "operator": ("max_norm_ratio", "dice_margin"),
+    _ANNOTATIONS: tuple(item.name for item in fields(AnnotationSettings)),
 }
-_NUMBERS = {"timeout_s": (0.1, 3600.0), "max_norm_ratio": (1e-3, 100.0), "dice_margin": (0.0, 1.0)}
+_NUMBERS = {
+    "timeout_s": (0.1, 3600.0),
+    "max_norm_ratio": (1e-3, 100.0),
+    "dice_margin": (0.0, 1.0),
+    "keep_cases": (1, 1e6),
+    "keep_days": (1.0, 36500.0),
+    "keep_gib": (0.1, 1e5),
+}
+_CHOICES = {"empty_slices": ("auto", "background", "unknown"), "missing_labels": ("refuse", "absent")}
+_LISTS = ("folders", "ignore")
 
 
 def configuration_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -88,12 +136,16 @@ def load_settings(folder: Path | None = None, environment: Mapping[str, str] = o
 def write_settings(settings: Settings) -> Path:
     """Write `settings.toml` into the settings' folder, readable by its owner only, and return its path."""
     make_folder(settings.folder)
-    lines: list[str] = []
-    for section, names in _SECTIONS.items():
-        lines.append(f"[{section}]")
-        lines += [f"{name} = {_toml(getattr(settings, name))}" for name in names]
+    document = {
+        section: {
+            name: _plain(value)
+            for name in names
+            if (value := getattr(settings.annotations if section == _ANNOTATIONS else settings, name)) is not None
+        }
+        for section, names in _SECTIONS.items()
+    }
     path = settings.folder / SETTINGS_FILE
-    write_atomically(path, ("\n".join(lines) + "\n").encode(), mode=0o600)
+    write_atomically(path, tomli_w.dumps(document).encode(), mode=0o600)
     return path
 
 
@@ -121,7 +173,7 @@ def _flatten(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    known = {item.name for item in fields(Settings)} - {"folder"}
+    known = {name for names in _SECTIONS.values() for name in names}
     values: dict[str, Any] = {}
     faults: list[str] = []
     for name, value in found.items():
@@ -130,23 +182,50 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         elif fault := _fault(name, value):
             faults.append(fault)
         else:
-            values[name] = float(value) if name in _NUMBERS else value
+            values[name] = _typed(name, value)
     if values.get("server") and not values["server"].endswith("/"):
         values["server"] += "/"
-    return values, faults
+    own = {name: values.pop(name) for name in _SECTIONS[_ANNOTATIONS] if name in values}
+    return values | ({_ANNOTATIONS: AnnotationSettings(**own)} if own else {}), faults
 
 
-def _fault(name: str, value: Any) -> str:
+def _fault(name: str, value: Any) -> str:  # noqa: PLR0911 (one line a kind of setting)
     """What is wrong with one setting, in words; empty when nothing is. Never quotes the API key."""
     if name in _NUMBERS:
         low, high = _NUMBERS[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             return f"{name} must be a number from {low:g} to {high:g}"
+    elif name in _LISTS:
+        if not _is_list_of_texts(value):
+            return f"{name} must be a list of texts in quotes"
+    elif name == "labels":
+        if not isinstance(value, dict) or not all(_is_list_of_texts(names) for names in value.values()):
+            return 'annotations.labels must give each label a list of names: liver = ["hepar", "Leber"]'
+    elif name in _CHOICES:
+        if value not in _CHOICES[name]:
+            return f"{name} must be one of {', '.join(_CHOICES[name])}"
     elif not isinstance(value, str):
         return f"{name} must be a text in quotes"
     elif name == "server" and value and not _is_acceptable_url(value):
         return "server must be an https:// address (plain http:// only on this machine)"
     return ""
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) and text.strip() for text in value)
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A value without faults, as its attribute has it; `~` stands for the home folder."""
+    if name in _NUMBERS:
+        return int(value) if name == "keep_cases" else float(value)
+    if name == "folders":
+        return tuple(Path(text).expanduser() for text in value)
+    if name == "store":
+        return Path(value).expanduser() if value else None
+    if name == "labels":
+        return {label: tuple(names) for label, names in value.items()}
+    return tuple(value) if name in _LISTS else value
 
 
 def _is_acceptable_url(value: str) -> bool:
@@ -169,8 +248,10 @@ def _number_or_text(name: str, value: str) -> Any:
         return value
 
 
-def _toml(value: str | float) -> str:
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(float(value))
+def _plain(value: Any) -> Any:
+    """A value as TOML knows it."""
+    if isinstance(value, Mapping):
+        return {name: list(names) for name, names in value.items()}
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

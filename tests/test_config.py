@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dafne_dante.config import Settings, configuration_folder, load_settings, write_settings
+from dafne_dante.config import AnnotationSettings, Settings, configuration_folder, load_settings, write_settings
 from dafne_dante.errors import SettingsError
 
 KEY = "abcd1234.very-secret"
@@ -27,6 +27,28 @@ def test_what_is_written_is_read_and_only_its_owner_may(tmp_path):
     path = write_settings(settings)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert load_settings(tmp_path / "new", {}) == settings
+
+
+def test_what_is_said_of_annotations_comes_back(tmp_path):
+    annotations = AnnotationSettings(
+        folders=(tmp_path / "a", tmp_path / "b"),
+        store=tmp_path / "cases",
+        labels={"liver": ("hepar", 'Le"ber'), "left kidney": ("Niere li.",)},
+        ignore=("couch",),
+        empty_slices="unknown",
+        missing_labels="absent",
+        keep_cases=7,
+        keep_days=30,
+        keep_gib=1.5,
+    )
+    settings = Settings(folder=tmp_path, annotations=annotations)
+    write_settings(settings)
+    assert load_settings(tmp_path, {}) == settings
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path):
+    written(tmp_path, '[annotations]\nfolders = ["~/studies"]\n')
+    assert load_settings(tmp_path, {}).annotations.folders == (Path.home() / "studies",)
 
 
 def test_the_environment_goes_before_the_file(tmp_path):
@@ -56,6 +78,12 @@ def test_the_key_is_in_no_representation(tmp_path):
             ["unknown setting federation.key", "unknown setting colour.red"],
         ),
         ("timeout_s = 3", ["unknown setting timeout_s"]),
+        ('[annotations]\nfolders = "one"', ["folders must be a list"]),
+        ('[annotations]\nignore = [""]', ["ignore must be a list"]),
+        ('[annotations]\nempty_slices = "maybe"', ["empty_slices must be one of auto, background, unknown"]),
+        ("[annotations]\nmissing_labels = true\nkeep_cases = 0", ["missing_labels", "keep_cases"]),
+        ('[annotations.labels]\nliver = "hepar"', ["annotations.labels must give each label a list"]),
+        ('[annotations]\nlabels = ["liver"]', ["annotations.labels"]),
         ('[federation]\nserver = "ftp://x/"\ntimeout_s = "long"', ["server", "timeout_s"]),
     ],
 )

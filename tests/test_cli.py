@@ -62,7 +62,8 @@ def test_train_evaluate_predict(command, tmp_path):
     model = tmp_path / "out" / "model.model"
     assert str(read_model(model).model_id) == trained["model_id"]
     scores = answer(command("evaluate", "--model", model, "--data", data, "--json"))
-    assert scores.keys() == {"dice", "cases"}
+    assert scores.keys() == {"dice", "cases", "taken", "left"}
+    assert ([one["annotated_slices"] for one in scores["taken"]], scores["left"]) == ([16] * 3, [])
     assert scores["dice"].keys() == {"mean", "ball", "box"}
     assert scores["cases"] == 3
 
@@ -109,7 +110,9 @@ def test_improve_inspect_apply(command, trained, tmp_path):
         "cases",
     }
     assert promised <= summary.keys()
-    assert summary == json.loads((out / "summary.json").read_text())
+    account = {name: summary.pop(name) for name in ("taken", "left")}
+    assert summary == json.loads((out / "summary.json").read_text()), "which names no study"
+    assert (len(account["taken"]), account["left"]) == (summary["cases"], [])
     assert summary["dice_before"].keys() == summary["dice_after"].keys() == {"mean", "ball", "box"}
     assert (summary["method"], summary["epochs"], summary["cases"]) == ("lora", 3, 4)
     assert summary["delta_bytes"] == (out / "update.delta").stat().st_size

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from sites import write_cases
 from studies import SHAPE, DrawnStudy, block
 
 from dafne_dante.annotations.collect import collect, sentences
 from dafne_dante.annotations.labels import LabelNames
 from dafne_dante.annotations.reading import Reading, pseudonym, read_case
+from dafne_dante.annotations.search import find_studies_in
 from dafne_dante.annotations.study import Found, Left
 from dafne_dante.errors import (
     AnnotationError,
@@ -112,7 +114,7 @@ def test_what_is_sound_is_taken_and_the_rest_is_left_with_its_reason():
     assert "left broken: broken.nii: expected a whole file, found half" not in lines, "the name once"
     assert "left broken.nii: expected a whole file, found half" in lines
     assert any("copy of a" in line and "taken already" in line for line in lines)
-    assert any("left d: expected 1 contrasts, found 2" in line for line in lines)
+    assert any("left d: expected 1 contrast(s), found 2" in line for line in lines)
 
 
 def test_remarks_tell_what_a_person_should_know():
@@ -145,13 +147,31 @@ def test_without_a_model_the_labels_are_those_of_all_studies():
     assert (collection.cases[1].segmentation[block(5, 8)] == 2).all()
 
 
-def test_strict_takes_all_or_nothing():
-    found = Found((study("a"),), (Left("x.nii", "expected a mask, found none"), Left("y", "z")))
-    with pytest.raises(
-        AnnotationError, match=r"--strict asks, left x\.nii: expected a mask, found none \(and 1 more\)"
-    ):
-        collect(found, LABELS, strict=True)
-    assert len(collect(Found((study("a"),)), LABELS, strict=True).cases) == 1
+def nifti_dataset(folder):
+    """Three studies of one dataset, the second of them truncated, as a search gives them."""
+    write_cases(folder, (1, 2, 3))
+    victim = sorted((folder / "imagesTr").iterdir())[1]
+    victim.write_bytes(victim.read_bytes()[:-20])
+    return find_studies_in([folder])
+
+
+def test_a_fault_in_a_dataset_leaves_all_of_it_and_costs_the_others_nothing(tmp_path):
+    found = nifti_dataset(tmp_path / "set")
+    with pytest.raises(NotEnoughCasesError, match=r"left c2_0000\.nii\.gz: expected a whole compressed file"):
+        collect(found)
+    alone = DrawnStudy("alone", {label: block(1, 3) for label in found.studies[0].labels})
+    mixed = collect(Found((alone,)) + found)
+    assert [taken.name for taken in mixed.taken] == ["alone"]
+    assert sentences(mixed)[-2:] == [
+        "left set: 2 more of this dataset; correct it, or skip faulty studies",
+        "took 1 case, left 2",
+    ]
+
+
+def test_faulty_studies_of_a_dataset_are_skipped_on_demand(tmp_path):
+    collection = collect(nifti_dataset(tmp_path / "set"), skip_faulty=True)
+    assert [taken.name for taken in collection.taken] == ["c1", "c3"]
+    assert [left.name for left in collection.left] == ["c2"]
 
 
 def test_with_nothing_to_use_the_first_reason_is_told():

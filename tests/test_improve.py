@@ -16,6 +16,7 @@ from dafne_dante.federation.running import RunningServer
 from dafne_dante.federation.shelf import Shelf
 from dafne_dante.models.file import read_model
 from dafne_dante.plugin.apply import apply_delta_file
+from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.gate import decide_gate
 from dafne_dante.plugin.improve import ImprovementRequest, Progress, improve
 
@@ -33,7 +34,7 @@ class Site:
         self.server = RunningServer(root / "server")
         self.settings = Settings(folder=root / "configuration", server=self.server.url, api_key=key, timeout_s=20)
         self.request = ImprovementRequest(
-            data=trained / "new", out=root / "out", model_type=TYPE, epochs=3, upload=True
+            data=CaseRequest((trained / "new",)), out=root / "out", model_type=TYPE, epochs=3, upload=True
         )
 
     def improve(self, request=None, settings=None, **options):
@@ -53,7 +54,7 @@ def site(tmp_path, trained):
 
 def test_the_newest_model_is_pulled_improved_and_only_the_delta_is_sent(site, trained):
     stages, epochs = [], []
-    progress = Progress(stages.append, lambda record, total: epochs.append((record.epoch, total)))
+    progress = Progress(stage=stages.append, epoch=lambda record, total: epochs.append((record.epoch, total)))
     summary = site.improve(progress=progress)
     out = site.request.out
     assert (out / "base.model").read_bytes() == (trained / "base.model").read_bytes()
@@ -72,7 +73,7 @@ def test_the_newest_model_is_pulled_improved_and_only_the_delta_is_sent(site, tr
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_every_method_improves_and_its_delta_gives_the_improved_model(tmp_path, trained, method):
     request = ImprovementRequest(
-        data=trained / "new", out=tmp_path / "out", base=trained / "base.model", method=method, epochs=6
+        data=CaseRequest((trained / "new",)), out=tmp_path / "out", base=trained / "base.model", method=method, epochs=6
     )
     summary = improve(request, Settings(folder=tmp_path / "configuration"))
     assert summary.gate == "passed"
@@ -86,7 +87,11 @@ def test_every_method_improves_and_its_delta_gives_the_improved_model(tmp_path, 
 
 def test_gradual_unfreezing_sends_only_what_was_released(tmp_path, trained):
     request = ImprovementRequest(
-        data=trained / "new", out=tmp_path / "out", base=trained / "base.model", method="gradual-unfreezing", epochs=2
+        data=CaseRequest((trained / "new",)),
+        out=tmp_path / "out",
+        base=trained / "base.model",
+        method="gradual-unfreezing",
+        epochs=2,
     )
     improve(request, Settings(folder=tmp_path / "configuration"))
     delta = decode_delta((request.out / "update.delta").read_bytes(), base=None, trusted_keys=None)
@@ -158,7 +163,9 @@ def test_a_server_that_sends_a_harmful_model_changes_nothing(site, tmp_path):
 def test_one_seed_gives_one_delta_but_for_its_id(tmp_path, trained):
     digests = []
     for name in ("a", "b"):
-        request = ImprovementRequest(trained / "new", tmp_path / name, trained / "base.model", epochs=1, seed=4)
+        request = ImprovementRequest(
+            CaseRequest((trained / "new",)), tmp_path / name, trained / "base.model", epochs=1, seed=4
+        )
         improve(request, Settings(folder=tmp_path / "configuration"))
         delta = decode_delta((request.out / "update.delta").read_bytes(), base=None, trusted_keys=None)
         digests.append({name: entry.sha256 for name, entry in delta.manifest.tensors.items()})
@@ -171,7 +178,7 @@ def test_a_second_site_with_another_scanner(tmp_path):
     contents = []
     for number, options in enumerate((NEW_SCANNER, {"bright": (220.0, 300.0)})):
         data = write_cases(tmp_path / f"site{number}", (41, 42, 43), **options)
-        request = ImprovementRequest(data, tmp_path / f"out{number}", tmp_path / "base.model", epochs=1)
+        request = ImprovementRequest(CaseRequest((data,)), tmp_path / f"out{number}", tmp_path / "base.model", epochs=1)
         improve(request, Settings(folder=tmp_path / f"configuration{number}"))
         contents.append(decode_delta((request.out / "update.delta").read_bytes(), base=None, trusted_keys=None))
     assert contents[0].public_key != contents[1].public_key

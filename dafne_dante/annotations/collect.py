@@ -3,6 +3,8 @@
 Invariants
 - What is sound is taken, what is not is left with its reason; nothing is dropped in silence, and one bad file does
   not cost a site its other studies.
+- A dataset (a folder that somebody laid out as one, see `nifti`) says that all of it is sound: one fault in it leaves
+  all of it, unless the person asks to skip faulty studies.
 - Equal images are one study: of several, the first is taken and the others are left.
 - All cases have the same labels and the same number of contrasts.
 - Names are for the screen (see `study`); what may be written down has none.
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.labels import label_key
+from dafne_dante.annotations.nifti.files import NiftiStudy
 from dafne_dante.annotations.reading import CaseNotes, Reading, own_labels, read_case
 from dafne_dante.annotations.study import Found, Left, Study
 from dafne_dante.errors import AnnotationError, NotEnoughCasesError, StorageError
@@ -22,11 +25,12 @@ __all__ = ["Collection", "Taken", "collect", "sentences"]
 
 @dataclass(frozen=True)
 class Taken:
-    """A study that became a case."""
+    """A study that became a case; `dataset` is that of its folder, empty when it stands alone."""
 
     name: str
     case_id: str
     notes: CaseNotes
+    dataset: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,7 @@ def collect(
     reading: Reading | None = None,
     *,
     contrasts: int | None = None,
-    strict: bool = False,
+    skip_faulty: bool = False,
 ) -> Collection:
     """Read all studies that were found.
 
@@ -53,35 +57,37 @@ def collect(
         labels: a model's, in its order; None for all that the studies have, sorted by name.
         reading: how the site wants them to be read.
         contrasts: channels that the model expects; None for as many as the first case has.
-        strict: refuse everything when anything is left.
+        skip_faulty: leave single studies of a dataset instead of all of it.
 
     Raises:
         NotEnoughCasesError: there is no study that can be used; the message holds the first reason.
-        AnnotationError: `strict`, and something was left.
     """
     reading = reading or Reading()
     wanted = _all_labels(found.studies, reading) if labels is None else tuple(labels)
-    cases: list[Case] = []
-    taken: list[Taken] = []
+    cases: dict[str, tuple[Case, Taken]] = {}
     left = list(found.left)
+    faulty = {one.dataset for one in left}
     for study in found.studies:
+        dataset = _dataset(study)
+        if dataset and dataset in faulty and not skip_faulty:
+            continue
+        expected = contrasts or next((case.image.shape[0] for case, _ in cases.values()), None)
         try:
             case, notes = read_case(study, wanted, reading)
-            _check_fit(study, case, cases, contrasts)
+            _check_contrasts(study, case, expected)
         except (AnnotationError, StorageError) as error:
-            left.append(Left(study.name, str(error)))
+            left.append(Left(study.name, str(error), dataset))
+            faulty.add(dataset)
+            continue
+        if case.case_id in cases:
+            left.append(Left(study.name, "expected every image once, found one that was taken already"))
         else:
-            cases.append(case)
-            taken.append(Taken(study.name, case.case_id, notes))
-    if strict and left:
-        raise AnnotationError(f"expected to use everything, as --strict asks, left {_told(left)}")
-    if not cases:
-        raise NotEnoughCasesError(
-            f"expected labelled studies that can be used, left {_told(left)}"
-            if left
-            else "expected labelled studies (NIfTI, DICOM or Dafne bundles), found none; choose another folder"
-        )
-    return Collection(tuple(cases), tuple(taken), tuple(left))
+            cases[case.case_id] = case, Taken(study.name, case.case_id, notes, dataset)
+    kept = [one for one in cases.values() if skip_faulty or not one[1].dataset or one[1].dataset not in faulty]
+    if not kept:
+        raise NotEnoughCasesError(_nothing(left))
+    left += _left_with_their_dataset(found.studies, left, set() if skip_faulty else faulty - {""})
+    return Collection(tuple(case for case, _ in kept), tuple(taken for _, taken in kept), tuple(left))
 
 
 def sentences(collection: Collection) -> list[str]:
@@ -114,20 +120,35 @@ def _all_labels(studies: Sequence[Study], reading: Reading) -> tuple[str, ...]:
     return tuple(sorted(spellings.values()))
 
 
-def _check_fit(study: Study, case: Case, cases: Sequence[Case], contrasts: int | None) -> None:
-    """AnnotationError when the case cannot stand beside the others."""
-    expected = contrasts or (cases[0].image.shape[0] if cases else case.image.shape[0])
-    if case.image.shape[0] != expected:
-        raise AnnotationError(f"{study.name}: expected {expected} contrasts, found {case.image.shape[0]}")
-    if any(case.case_id == other.case_id for other in cases):
-        raise AnnotationError(f"{study.name}: expected every image once, found one that was taken already")
+def _check_contrasts(study: Study, case: Case, expected: int | None) -> None:
+    found = case.image.shape[0]
+    if expected is not None and found != expected:
+        raise AnnotationError(f"{study.name}: expected {expected} contrast(s), found {found}; export the others, too")
 
 
-def _told(left: Sequence[Left]) -> str:
+def _dataset(study: Study) -> str:
+    """The dataset that a study belongs to; empty when it stands alone."""
+    return study.dataset if isinstance(study, NiftiStudy) else ""
+
+
+def _left_with_their_dataset(studies: Sequence[Study], left: Sequence[Left], faulty: set[str]) -> list[Left]:
+    """One line for each dataset that had a fault, with the number of its sound or unread studies."""
+    lines = []
+    for dataset in sorted(faulty):
+        others = sum(_dataset(study) == dataset for study in studies) - sum(one.dataset == dataset for one in left)
+        if others > 0:
+            lines.append(Left(dataset, f"{others} more of this dataset; correct it, or skip faulty studies", dataset))
+    return lines
+
+
+def _nothing(left: Sequence[Left]) -> str:
+    if not left:
+        return "expected labelled studies (NIfTI, DICOM or Dafne bundles), found none; choose another folder"
     more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
-    return f"{_one_line(left[0])}{more}"
+    return f"expected labelled studies that can be used, left {_one_line(left[0])}{more}"
 
 
 def _one_line(left: Left) -> str:
-    """The name once: most reasons begin with it."""
-    return left.reason if left.reason.startswith((f"{left.name}:", f"{left.name}.")) else f"{left.name}: {left.reason}"
+    """The name once: most reasons begin with it, or with a file that is called after it."""
+    first = left.reason.split(":")[0]
+    return left.reason if first.startswith(left.name) and " " not in first else f"{left.name}: {left.reason}"

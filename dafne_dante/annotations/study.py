@@ -75,10 +75,11 @@ class Study(Protocol):
 
 @dataclass(frozen=True)
 class Left:
-    """Something that was looked at and not taken."""
+    """Something that was looked at and not taken; `dataset` as in Study."""
 
     name: str
     reason: str
+    dataset: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,28 +9,42 @@ from dafne_dante.cli.output import epoch_bar, errors_console, print_object
 from dafne_dante.config import configuration_folder, load_settings
 
 if TYPE_CHECKING:
+    from dafne_dante.annotations.collect import Collection
     from dafne_dante.federation.client import FederationClient
 
 __all__ = ["apply", "evaluate", "improve", "inspect", "predict", "train"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Folder = Annotated[Path, typer.Option(help="Folder of labelled cases (nnU-Net layout, or image + one mask a label).")]
+Data = Annotated[
+    list[Path],
+    typer.Option(
+        help="Labelled studies: a folder or a file with NIfTI, DICOM or Dafne bundles, mixed if need be; repeatable."
+    ),
+]
+Series = Annotated[
+    str | None, typer.Option(help="The DICOM series to use, by UID or description; else the one that labels refer to.")
+]
+SkipFaulty = Annotated[
+    bool, typer.Option("--skip-faulty", help="Leave faulty studies of a dataset out instead of refusing all of it.")
+]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs; a sensible number when left out.")]
 Seed = Annotated[int, typer.Option(min=0, help="One seed, one result.")]
 
 
 def train(
-    data: Folder,
+    data: Data,
     out: Out,
     architecture: Annotated[str, typer.Option(help="unet3d.")] = "unet3d",
     epochs: Epochs = None,
     seed: Seed = 0,
+    series: Series = None,
+    skip_faulty: SkipFaulty = False,
     as_json: Json = False,
 ) -> None:
     """Train a new model from labelled cases: OUT/model.model and OUT/history.csv."""
-    from dafne_dante.annotations.folders import read_cases
     from dafne_dante.models.file import write_model
+    from dafne_dante.plugin.collecting import CaseRequest, account, collect_cases
     from dafne_dante.plugin.results import results_folder
     from dafne_dante.training.history import write_history
     from dafne_dante.training.scratch import train_from_scratch
@@ -38,7 +52,9 @@ def train(
     if architecture != "unet3d":
         raise typer.BadParameter(f"expected unet3d, found {architecture}", param_hint="--architecture")
     with results_folder(out) as folder:
-        cases = read_cases(data)
+        collection = collect_cases(CaseRequest(tuple(data), series, skip_faulty), load_settings().annotations)
+        _tell(collection)
+        cases = collection.cases
         bar, move = epoch_bar("train")
         with bar:
             trained = train_from_scratch(
@@ -57,12 +73,13 @@ def train(
         "best_epoch": trained.result.best_epoch,
         "model_id": str(trained.model.model_id),
         "model_bytes": (out / "model.model").stat().st_size,
+        **account(collection),
     }
     print_object(answer, as_json=as_json, text=lambda: f"model.model: held-out Dice {_dice(trained.dice)}")
 
 
 def improve(
-    data: Folder,
+    data: Data,
     out: Out,
     base: Annotated[Path | None, typer.Option(help="The global model as a file.")] = None,
     server: Annotated[str | None, typer.Option(help="Base URL of the federation server.")] = None,
@@ -71,10 +88,13 @@ def improve(
     epochs: Epochs = None,
     seed: Seed = 0,
     upload: Annotated[bool, typer.Option("--upload", help="Send the delta when the gate passes.")] = False,
+    series: Series = None,
+    skip_faulty: SkipFaulty = False,
     as_json: Json = False,
 ) -> None:
     """Improve a global model from a site's own cases: improved.model, update.delta, history.csv, summary.json."""
     from dafne_dante.adaptation.method import METHOD_NAMES
+    from dafne_dante.plugin.collecting import CaseRequest, account
     from dafne_dante.plugin.improve import ImprovementRequest, Progress
     from dafne_dante.plugin.improve import improve as run
 
@@ -83,7 +103,14 @@ def improve(
         raise typer.BadParameter(f"expected one of {', '.join(METHOD_NAMES)}, found {method}", param_hint="--method")
     settings = load_settings()
     client = _client(server) if server else None
-    request = ImprovementRequest(data, out, base, model_type, method, epochs, seed, upload)
+    cases = CaseRequest(tuple(data), series, skip_faulty)
+    request = ImprovementRequest(cases, out, base, model_type, method, epochs, seed, upload)
+    collected: list[Collection] = []
+
+    def tell(collection: "Collection") -> None:
+        collected.append(collection)
+        _tell(collection)
+
     bar, move = epoch_bar(method)
     with bar:
         summary = run(
@@ -91,6 +118,7 @@ def improve(
             settings,
             client=client,
             progress=Progress(
+                collected=tell,
                 stage=lambda text: errors_console.print(text, markup=False),
                 epoch=lambda record, total: move(record.epoch, total, record.dice["mean"]),
             ),
@@ -104,7 +132,7 @@ def improve(
             + ("sent" if summary.uploaded else "not sent")
         )
 
-    print_object(summary.as_json(), as_json=as_json, text=text)
+    print_object({**summary.as_json(), **account(collected[0])}, as_json=as_json, text=text)
     if upload and not summary.uploaded:
         errors_console.print(f"nothing was sent: {summary.gate_reason}", markup=False)
         raise typer.Exit(1)
@@ -140,20 +168,34 @@ def predict(
     )
 
 
-def evaluate(model: Annotated[Path, typer.Option(help="A .model file.")], data: Folder, as_json: Json = False) -> None:
+def evaluate(
+    model: Annotated[Path, typer.Option(help="A .model file.")],
+    data: Data,
+    series: Series = None,
+    skip_faulty: SkipFaulty = False,
+    as_json: Json = False,
+) -> None:
     """Dice of a model on labelled cases, in each image's own grid."""
-    from dafne_dante.annotations.folders import read_cases
     from dafne_dante.models.build import build_network
     from dafne_dante.models.file import read_model
+    from dafne_dante.plugin.collecting import CaseRequest, account, collect_cases
     from dafne_dante.training.evaluate import evaluate_cases
     from dafne_dante.training.hardware import choose_device
 
     loaded = read_model(model)
-    cases = read_cases(data, labels=loaded.plan.labels)
+    collection = collect_cases(
+        CaseRequest(tuple(data), series, skip_faulty),
+        load_settings().annotations,
+        labels=loaded.plan.labels,
+        contrasts=loaded.plan.in_channels,
+    )
+    _tell(collection)
     network = build_network(loaded.plan, loaded.weights).to(choose_device())
-    dice = evaluate_cases(network, loaded.plan, cases)
+    dice = evaluate_cases(network, loaded.plan, collection.cases)
     print_object(
-        {"dice": dice, "cases": len(cases)}, as_json=as_json, text=lambda: f"{len(cases)} cases: Dice {_dice(dice)}"
+        {"dice": dice, "cases": len(collection.cases), **account(collection)},
+        as_json=as_json,
+        text=lambda: f"{len(collection.cases)} cases: Dice {_dice(dice)}",
     )
 
 
@@ -182,6 +224,14 @@ def apply(
         as_json=as_json,
         text=lambda: f"{out.name}: {base.name} with {delta.name} ({manifest.method})",
     )
+
+
+def _tell(collection: "Collection") -> None:
+    """What was taken and left, on stderr."""
+    from dafne_dante.annotations.collect import sentences
+
+    for line in sentences(collection):
+        errors_console.print(line, markup=False)
 
 
 def _check_source(base: Path | None, server: str | None, model_type: str, upload: bool) -> None:

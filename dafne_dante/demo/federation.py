@@ -34,6 +34,7 @@ from dafne_dante.models.build import build_network
 from dafne_dante.models.file import read_model, write_model
 from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.models.predict import predict_segmentation
+from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import ImprovementRequest, improve
 from dafne_dante.plugin.summary import ImprovementSummary
 from dafne_dante.training.evaluate import evaluate_cases
@@ -188,7 +189,7 @@ def _improve(out: Path, name: str, settings: Settings, tell: Callable[[str], Non
     hospital = _HOSPITALS[name]
     tell(f"hospital {name} improves it from {len(hospital.training)} cases by {hospital.method}")
     request = ImprovementRequest(
-        data=out / "hospitals" / name / "train",
+        data=CaseRequest((out / "hospitals" / name / "train",)),
         out=out / name,
         model_type=MODEL_TYPE,
         method=hospital.method,

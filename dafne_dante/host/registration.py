@@ -47,10 +47,13 @@ def _start(host: Host) -> None:
 
 def _improve(host: Host, model: CurrentModel, study: Path) -> None:
     # torch takes seconds to import, and a host that never improves a model never needs it.
+    from dafne_dante.plugin.collecting import CaseRequest  # noqa: PLC0415
     from dafne_dante.plugin.improve import ImprovementRequest, improve  # noqa: PLC0415
 
     out = host.result_folder()
-    request = ImprovementRequest(study, out, base=model.file, model_type=model.model_type, method=_METHOD)
+    request = ImprovementRequest(
+        CaseRequest((study,)), out, base=model.file, model_type=model.model_type, method=_METHOD
+    )
     try:
         summary = improve(request, load_settings())
     except DanteError as error:

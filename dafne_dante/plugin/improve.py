@@ -20,7 +20,7 @@ from torch import nn
 from dafne_dante.adaptation.lora import plain_weights
 from dafne_dante.adaptation.method import Method, method_named
 from dafne_dante.annotations.case import Case
-from dafne_dante.annotations.folders import read_cases
+from dafne_dante.annotations.collect import Collection
 from dafne_dante.annotations.holdout import hold_out
 from dafne_dante.config import Settings
 from dafne_dante.delta.difference import WeightUpdate, take_difference
@@ -34,6 +34,7 @@ from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
 from dafne_dante.plugin.apply import updated_model
 from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
+from dafne_dante.plugin.collecting import CaseRequest, collect_cases
 from dafne_dante.plugin.gate import GateDecision, decide_gate
 from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
@@ -54,7 +55,7 @@ class ImprovementRequest:
     """What to improve, from what, and where to.
 
     Attributes:
-        data: folder of labelled cases.
+        data: which labelled studies to use.
         out: folder for improved.model, update.delta, history.csv and summary.json (and base.model when pulled).
         base: a `.model` file; None pulls the newest version of `model_type` from the server.
         model_type: the type's name on the server; with a base file it only names the type in the delta.
@@ -63,7 +64,7 @@ class ImprovementRequest:
         upload: send the delta when the gate passes.
     """
 
-    data: Path
+    data: CaseRequest
     out: Path
     base: Path | None = None
     model_type: str = ""
@@ -75,8 +76,9 @@ class ImprovementRequest:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where to tell what happens: a stage in words, and every finished epoch with the number of epochs."""
+    """Where to tell what happens: what was taken and left, a stage in words, every finished epoch of how many."""
 
+    collected: Callable[[Collection], None] = lambda collection: None
     stage: Callable[[str], None] = lambda text: None
     epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None
 
@@ -127,7 +129,7 @@ def improve(
     if request.upload and client is None:
         raise SettingsError("expected a federation server to upload to, found none; name it with --server")
     with results_folder(request.out) as folder:
-        start = _prepare(request, client, folder, progress)
+        start = _prepare(request, settings, client, folder, progress)
         # Made before hours of training, so that a folder for keys that cannot be written is told now.
         signing_key = ensure_signing_key(settings.folder)
         outcome = _fine_tune(start, method, request, settings, progress)
@@ -147,11 +149,19 @@ def improve(
     return summary
 
 
-def _prepare(request: ImprovementRequest, client: FederationClient | None, folder: Path, progress: Progress) -> _Start:
+def _prepare(
+    request: ImprovementRequest,
+    settings: Settings,
+    client: FederationClient | None,
+    folder: Path,
+    progress: Progress,
+) -> _Start:
     """The base model, the site's cases, and how well the one does on the others."""
     base = _obtain_base(request, client, folder, progress)
     plan = base.model.plan
-    training, held_out = hold_out(read_cases(request.data, labels=plan.labels), seed=request.seed)
+    collection = collect_cases(request.data, settings.annotations, labels=plan.labels, contrasts=plan.in_channels)
+    progress.collected(collection)
+    training, held_out = hold_out(collection.cases, seed=request.seed)
     progress.stage(f"{len(training)} cases to learn from, {len(held_out)} held out")
     network = build_network(plan, base.model.weights).to(choose_device())
     return _Start(base, network, _Cases(training, held_out), evaluate_cases(network, plan, held_out))

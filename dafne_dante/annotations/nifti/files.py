@@ -52,6 +52,7 @@ class NiftiStudy:
         labels: names as the files have them.
         annotation: where the labels are drawn.
         empty_slices: datasets are labelled throughout; Dafne's exports are not.
+        dataset: the base name of the dataset's folder that the study was found in; empty when it stands alone.
     """
 
     name: str
@@ -59,6 +60,7 @@ class NiftiStudy:
     labels: tuple[str, ...]
     annotation: LabelMap | Masks
     empty_slices: EmptySlices = "background"
+    dataset: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ Interpolation is scipy's spline zoom on the pixel grid, which is what scikit-ima
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,8 @@ __all__ = [
 _ANISOTROPIC_RATIO = 3.0
 _SPACING_TOLERANCE_MM = 1e-4
 _UNET_MULTIPLE = 32
+
+_Whole = TypeVar("_Whole", np.uint8, np.int64)
 
 
 @dataclass(frozen=True)
@@ -84,18 +87,29 @@ def prepare_image(image: Image, spacing_mm: SpacingMm, plan: ModelPlan) -> Prepa
     return PreparedImage(_z_score(np.ascontiguousarray(cropped, dtype=np.float32)), record)
 
 
-def prepare_segmentation(segmentation: Segmentation, record: Record) -> npt.NDArray[np.uint8]:
-    """Bring labels (X, Y, Z), or (X, Y) of one slice, onto the prepared image's grid by nearest neighbour."""
+def prepare_segmentation(
+    segmentation: Segmentation, record: Record, annotated: AnnotatedSlices | None = None
+) -> npt.NDArray[np.uint8]:
+    """Bring labels (X, Y, Z), or (X, Y) of one slice, onto the prepared image's grid by nearest neighbour.
+
+    With `annotated` (Z,), slices follow it as in `prepare_known`; without, every slice is labelled.
+    """
     labels = segmentation if segmentation.ndim == 2 else np.moveaxis(segmentation, -1, 0)
     cropped = labels[tuple(slice(a, b) for a, b in zip(record.start, record.stop, strict=True))]
+    if annotated is not None and not annotated.all():
+        slices = cropped[_source_slices(annotated, record)]
+        return _nearest(slices, record.shape) if record.resampled else slices
     return _nearest(cropped, record.shape) if record.resampled else np.ascontiguousarray(cropped)
 
 
 def prepare_known(annotated: AnnotatedSlices, record: Record) -> npt.NDArray[np.bool_]:
-    """Which slices (Z,) of the prepared volume somebody labelled."""
-    cropped = annotated[record.start[0] : record.stop[0]]
-    known = _nearest(cropped.astype(np.uint8), record.shape[:1]) if record.resampled else cropped
-    return known.astype(bool)
+    """Which slices (Z,) of the prepared volume somebody labelled.
+
+    A prepared slice has the labels of the slice nearest to its centre. Where nobody labelled that one, it has those
+    of the nearest labelled slice within its own thickness, so that at a coarser spacing no labelled slice is lost.
+    """
+    known: npt.NDArray[np.bool_] = annotated[record.start[0] : record.stop[0]][_source_slices(annotated, record)]
+    return known
 
 
 def restore_segmentation(prediction: npt.NDArray[np.uint8], record: Record) -> Segmentation:
@@ -157,10 +171,26 @@ def _zoom(volume: npt.NDArray[np.float32], shape: tuple[int, ...], *, order: int
     return clipped
 
 
-def _nearest(labels: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def _nearest(labels: npt.NDArray[_Whole], shape: tuple[int, ...]) -> npt.NDArray[_Whole]:
     factors = [new / old for new, old in zip(shape, labels.shape, strict=True)]
-    result: npt.NDArray[np.uint8] = ndimage.zoom(labels, factors, order=0, mode="nearest", grid_mode=True)
+    result: npt.NDArray[_Whole] = ndimage.zoom(labels, factors, order=0, mode="nearest", grid_mode=True)
     return result
+
+
+def _source_slices(annotated: AnnotatedSlices, record: Record) -> npt.NDArray[np.int64]:
+    """For each prepared slice, which slice of the crop its labels come from; see `prepare_known`."""
+    labelled = annotated[record.start[0] : record.stop[0]]
+    here = np.arange(len(labelled))
+    if not record.resampled:
+        return here
+    sources = _nearest(here, record.shape[:1])
+    thickness = len(labelled) / record.shape[0]
+    for target in np.flatnonzero(~labelled[sources]):
+        distance = np.abs(here - ((target + 0.5) * thickness - 0.5))
+        within = np.flatnonzero(labelled & (distance <= thickness / 2))
+        if within.size:
+            sources[target] = within[np.argmin(distance[within])]
+    return sources
 
 
 def _z_score(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ from dafne_dante.training.augmentation import apply_intensity, draw_intensity
 from dafne_dante.training.hardware import Numerics, as_channels_last, set_memory_format
 from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.losses import dice_cross_entropy
-from dafne_dante.training.metrics import average_dice, dice_per_label
+from dafne_dante.training.metrics import average_dice, dice_from_counts, overlap_counts
 from dafne_dante.training.prepared import PreparedCase
 from dafne_dante.training.sampling import Batch, PatchSampler
 
@@ -120,16 +121,23 @@ def fit(
 def validate(
     network: nn.Module, plan: ModelPlan, cases: Sequence[PreparedCase]
 ) -> tuple[float | None, dict[str, float | None]]:
-    """Loss and Dice ("mean" and each label) on prepared cases, on the network's grid; None without cases."""
+    """Loss and Dice ("mean" and each label) on prepared cases, on the network's grid; None without cases.
+
+    Slices of one case count together, as one volume does.
+    """
     losses: list[float] = []
-    scores: list[dict[str, float | None]] = []
+    counts: dict[str, npt.NDArray[np.int64]] = {}
     for case in cases:
+        if not case.known.any():
+            continue  # every labelled slice was outside the tissue that stock clients crop to
         logits = predict_logits(network, plan, case.prepared)
         target = torch.from_numpy(case.target)[None].to(logits.device)
         known = torch.from_numpy(np.ascontiguousarray(case.known_voxels))[None].to(logits.device)
         losses.append(float(dice_cross_entropy(logits[None], target, known)))
         prediction = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
-        scores.append(dice_per_label(prediction, case.target, case.known_voxels, plan.labels))
+        found = overlap_counts(prediction, case.target, case.known_voxels, plan.labels)
+        counts[case.case_id] = counts.get(case.case_id, 0) + found
+    scores = [dice_from_counts(count, plan.labels) for count in counts.values()]
     return (float(np.mean(losses)) if losses else None), average_dice(scores, plan.labels)
 
 

@@ -21,10 +21,11 @@ def dice_cross_entropy(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
     """
     logits = logits.float()
     weight = known.to(logits.dtype)
-    cross_entropy = functional.cross_entropy(logits, target.long(), reduction="none")
+    target = torch.where(known, target, 0).long()
+    cross_entropy = functional.cross_entropy(logits, target, reduction="none")
     cross_entropy = (cross_entropy * weight).sum() / weight.sum().clamp(min=1.0)
     probability = logits.softmax(dim=1)[:, 1:] * weight[:, None]
-    truth = functional.one_hot(target.long(), logits.shape[1]).movedim(-1, 1)[:, 1:] * weight[:, None]
+    truth = functional.one_hot(target, logits.shape[1]).movedim(-1, 1)[:, 1:] * weight[:, None]
     axes = tuple(range(2, logits.dim()))
     overlap = (probability * truth).sum(axes)
     size = probability.sum(axes) + truth.sum(axes)

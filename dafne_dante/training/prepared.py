@@ -3,6 +3,8 @@
 Terms: a prepared case holds image (C, Z, X, Y) float32, target (Z, X, Y) uint8 and known (Z,) bool on the grid that
 the network sees. For a 2D plan every annotated slice of a case becomes one prepared case with image (C, X, Y),
 target (X, Y) and known () True.
+
+Invariant: where nobody labelled, the target is 0 whatever the case holds there, so that nothing can depend on it.
 """
 
 from collections.abc import Sequence
@@ -22,8 +24,12 @@ __all__ = ["PreparedCase", "prepare_cases"]
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """One case, or one slice, on the network's grid; shapes in the module docstring."""
+    """One case, or one slice, on the network's grid; shapes in the module docstring.
 
+    `case_id` tells which slices belong to one case.
+    """
+
+    case_id: str
     prepared: PreparedImage
     target: npt.NDArray[np.uint8]
     known: npt.NDArray[np.bool_]
@@ -50,8 +56,9 @@ def prepare_cases(cases: Sequence[Case], plan: ModelPlan) -> list[PreparedCase]:
 
 def _volume(case: Case, plan: ModelPlan) -> PreparedCase:
     image = prepare_image(case.image, case.spacing_mm, plan)
-    target = prepare_segmentation(case.segmentation, image.record)
-    return PreparedCase(image, target, prepare_known(case.annotated, image.record))
+    target = prepare_segmentation(case.segmentation, image.record, case.annotated)
+    known = prepare_known(case.annotated, image.record)
+    return PreparedCase(case.case_id, image, np.where(known[:, None, None], target, np.uint8(0)), known)
 
 
 def _slices(case: Case, plan: ModelPlan) -> list[PreparedCase]:
@@ -59,5 +66,5 @@ def _slices(case: Case, plan: ModelPlan) -> list[PreparedCase]:
     for index in np.flatnonzero(case.annotated):
         image = prepare_image(case.image[..., index], case.spacing_mm, plan)
         target = prepare_segmentation(case.segmentation[..., index], image.record)
-        found.append(PreparedCase(image, target, np.array(True)))
+        found.append(PreparedCase(case.case_id, image, target, np.array(True)))
     return found

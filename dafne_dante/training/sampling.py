@@ -8,6 +8,7 @@ Invariants
   whole volumes stays 0.1 below Dice on patches.
 - The other half is centred on a labelled voxel, the label drawn first and evenly, so that a small structure is seen
   as often as a large one.
+- Every patch holds a known voxel, wherever in the patch it may lie: another one would teach nothing.
 - Padding is not known: it counts neither as background nor as anything else. All randomness comes from one generator.
 """
 
@@ -42,13 +43,18 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class _PaddedCase:
-    """image (C, *shape), target and known (*shape), for each label its voxels (n, axes), and whether slices miss."""
+    """image (C, *shape), target and known (*shape), and where the centre of a patch may lie.
+
+    Attributes:
+        centres: for each label its voxels (n, axes).
+        anywhere: for each axis the indices around which a patch holds something known.
+    """
 
     image: npt.NDArray[np.float32]
     target: npt.NDArray[np.uint8]
     known: npt.NDArray[np.bool_]
     centres: tuple[npt.NDArray[np.int64], ...]
-    partly_known: bool
+    anywhere: tuple[npt.NDArray[np.int64], ...]
 
 
 class PatchSampler:
@@ -73,7 +79,7 @@ class PatchSampler:
             self._queue = [int(index) for index in self._random.permutation(len(self._cases))]
         case = self._cases[self._queue.pop()]
         start = [
-            int(np.clip(centre - size // 2, 0, max(0, length - size)))
+            int(_patch_start(centre, size, length))
             for centre, size, length in zip(self._centre(case), self._patch, case.target.shape, strict=True)
         ]
         return self._cut(case.image, start), self._cut(case.target, start), self._cut(case.known, start)
@@ -83,18 +89,27 @@ class PatchSampler:
             voxels = case.centres[self._random.integers(len(case.centres))]
             centre: npt.NDArray[np.int64] = voxels[self._random.integers(len(voxels))]
             return centre
-        anywhere = np.array([self._random.integers(size) for size in case.target.shape])
-        if not case.known[anywhere[0]].any() and case.partly_known:
-            # In a partly labelled volume a patch far from every labelled slice would teach nothing.
-            anywhere[0] = self._random.choice(np.flatnonzero(case.known.any(axis=tuple(range(1, case.known.ndim)))))
-        return anywhere
+        return np.array([indices[self._random.integers(len(indices))] for indices in case.anywhere])
 
     def _pad(self, case: PreparedCase, plan: ModelPlan) -> _PaddedCase:
         image, inner = pad_for_network(case.prepared.image, plan)
         target = np.zeros(image.shape[1:], np.uint8)
         known = np.zeros(image.shape[1:], bool)
         target[inner], known[inner] = case.target, case.known_voxels
-        return _PaddedCase(image, target, known, tuple(self._label_voxels(target, known)), not bool(case.known.all()))
+        anywhere = (self._around(known, axis) for axis in range(known.ndim))
+        return _PaddedCase(image, target, known, tuple(self._label_voxels(target, known)), tuple(anywhere))
+
+    def _around(self, known: npt.NDArray[np.bool_], axis: int) -> npt.NDArray[np.int64]:
+        """Indices along the axis around which a patch holds something known.
+
+        Axis by axis, since what is known is whole slices of the unpadded image: a patch that meets it along every
+        axis meets it.
+        """
+        size, length = self._patch[axis], known.shape[axis]
+        inside = known.any(axis=tuple(other for other in range(known.ndim) if other != axis))
+        before = np.concatenate([[0], np.cumsum(inside)])
+        start = _patch_start(np.arange(length), size, length)
+        return np.flatnonzero(before[np.minimum(start + size, length)] > before[start])
 
     def _label_voxels(
         self, target: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]
@@ -114,3 +129,9 @@ class PatchSampler:
         if any(missing):
             piece = np.pad(piece, [(0, 0)] * lead + [(0, gap) for gap in missing])
         return np.ascontiguousarray(piece)
+
+
+def _patch_start(centre: npt.ArrayLike, size: int, length: int) -> npt.NDArray[np.int64]:
+    """Where a patch of `size` begins along an axis, moved so that it lies inside as far as it can."""
+    start: npt.NDArray[np.int64] = np.clip(np.asarray(centre) - size // 2, 0, max(0, length - size))
+    return start

@@ -12,7 +12,7 @@ import pydicom
 from contourpy import contour_generator
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 DEVICE = {
@@ -93,6 +93,37 @@ def save(dataset: Dataset, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def as_multi_frame(slices: list[FileDataset]) -> FileDataset:
+    """The same image as one enhanced MR dataset."""
+    taken = {"ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "InstanceNumber"}
+    kept = {one.keyword: one.value for one in slices[0] if one.keyword not in taken | {"PixelData", "SOPClassUID"}}
+    kept.pop("SOPInstanceUID")
+    dataset = _object(EnhancedMRImageStorage, kept)
+    dataset.NumberOfFrames = len(slices)
+    shared = Dataset()
+    shared.PlaneOrientationSequence = [Dataset()]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = slices[0].ImageOrientationPatient
+    shared.PixelMeasuresSequence = [Dataset()]
+    shared.PixelMeasuresSequence[0].PixelSpacing = slices[0].PixelSpacing
+    shared.PixelMeasuresSequence[0].SliceThickness = slices[0].SliceThickness
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    dataset.PerFrameFunctionalGroupsSequence = []
+    for number, one in enumerate(slices, start=1):
+        group = Dataset()
+        group.FrameContentSequence = [Dataset()]
+        group.FrameContentSequence[0].DimensionIndexValues = [number]
+        group.PlanePositionSequence = [Dataset()]
+        group.PlanePositionSequence[0].ImagePositionPatient = one.ImagePositionPatient
+        dataset.PerFrameFunctionalGroupsSequence.append(group)
+    organization, index = Dataset(), Dataset()
+    organization.DimensionOrganizationUID = generate_uid()
+    index.DimensionOrganizationUID = organization.DimensionOrganizationUID
+    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00200032, 0x00209113
+    dataset.DimensionOrganizationSequence, dataset.DimensionIndexSequence = [organization], [index]
+    dataset.PixelData = b"".join(one.PixelData for one in slices)
+    return dataset
 
 
 def segmentation(
@@ -190,6 +221,7 @@ def dafne_export(folder: Path, slices: list[Dataset], mask: np.ndarray, legend: 
     if legend is not None:
         lines = [f"{number},{name}" for number, name in enumerate(legend, start=1)]
         (folder / "legend.csv").write_text("\n".join(["Value,Label", *lines]) + "\n")
+        (folder / "legend_itk-snap.txt").write_text("# for another program\n")
     return folder
 
 

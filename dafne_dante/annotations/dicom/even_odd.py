@@ -33,17 +33,29 @@ def fill_even_odd(polygons: Sequence[Volume], shape: tuple[int, int]) -> Volume:
         polygons: each (N, 2) float64 of fractional indices along I and J; the last point is joined to the first.
         shape: voxels along I and J. What lies outside is cut off.
     """
-    crossed = np.zeros((shape[0] + 1) * shape[1], dtype=np.int64)
+    inside = np.zeros(shape, dtype=np.bool_, order="F")  # as the slice of the volume that it is laid over
+    low, high = _window(polygons, shape)
+    size = high - low
+    crossed = np.zeros((size[0] + 1) * size[1], dtype=np.int64)
     for start, end in _edges(polygons):
-        for column, row in _crossings(start, end, shape):
-            crossed += np.bincount(column * shape[1] + row, minlength=crossed.size)
-    odd: Volume = np.cumsum(crossed.reshape(shape[0] + 1, shape[1])[:-1], axis=0) % 2 == 1
-    return odd
+        for column, row in _crossings(start - low, end - low, size):
+            crossed += np.bincount(column * size[1] + row, minlength=crossed.size)
+    odd = np.cumsum(crossed.reshape(size[0] + 1, size[1])[:-1], axis=0) % 2 == 1
+    inside[low[0] : high[0], low[1] : high[1]] = odd
+    return inside
 
 
 def count_crossings(polygons: Sequence[Volume], rows: int) -> int:
     """How many crossings with `rows` rows of centres there are, without finding them."""
     return sum(int(_row_counts(*_row_range(start, end, rows)).sum()) for start, end in _edges(polygons))
+
+
+def _window(polygons: Sequence[Volume], shape: tuple[int, int]) -> tuple[Volume, Volume]:
+    """The first voxel (2,) of a box that holds all polygons, as far as they are in the image, and the one after."""
+    points = np.concatenate([*polygons]) if len(polygons) else np.zeros((1, 2))
+    low = np.clip(np.floor(points.min(axis=0)), 0, shape).astype(np.int64)
+    high = np.clip(np.ceil(points.max(axis=0)) + 1, 0, shape).astype(np.int64)
+    return low, np.maximum(low, high)
 
 
 def _edges(polygons: Sequence[Volume]) -> Iterator[tuple[Volume, Volume]]:
@@ -63,9 +75,9 @@ def _row_counts(first: Volume, stop: Volume) -> Volume:
     return counts
 
 
-def _crossings(start: Volume, end: Volume, shape: tuple[int, int]) -> Iterator[tuple[Volume, Volume]]:
+def _crossings(start: Volume, end: Volume, shape: Volume) -> Iterator[tuple[Volume, Volume]]:
     """The first column at or behind each crossing, and its row, in blocks."""
-    first, stop = _row_range(start, end, shape[1])
+    first, stop = _row_range(start, end, int(shape[1]))
     ends = np.cumsum(_row_counts(first, stop))
     total = int(ends[-1]) if len(ends) else 0
     for begin in range(0, total, _BLOCK):

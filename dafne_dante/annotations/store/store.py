@@ -50,8 +50,10 @@ class CaseStore:
         self._index.create()
         self._check_key(key.derive("key check"))
         # Busy or full: what is left over waits for the next opening, and is of no harm.
-        with suppress(StorageError), self._index.writing(wait_s=0) as rows:
-            tidy(rows, self._files, self._seal)
+        with suppress(StorageError):
+            with self._index.writing(wait_s=0) as rows:
+                tidy(rows, self._files, self._seal)
+            self._sweep(wait_s=0)
 
     def add(self, case: Case) -> Added:
         """Keep the case, in place of an older version of it, and drop what is beyond the limits.
@@ -168,9 +170,9 @@ class CaseStore:
             if written not in {row.file for row in rows.all()}:
                 self._files.delete(written)
 
-    def _sweep(self) -> None:
+    def _sweep(self, *, wait_s: float | None = None) -> None:
         """Delete doomed files; what cannot be deleted now, for example because it is open, waits for the next time."""
-        with suppress(StorageError), self._index.writing() as rows:
+        with suppress(StorageError), self._index.writing(wait_s=wait_s) as rows:
             delete_doomed(rows, self._files)
 
 

@@ -18,8 +18,7 @@ __all__ = ["delete_doomed", "strays", "tidy"]
 
 
 def tidy(rows: Rows, files: CaseFiles, seal: HeaderSeal) -> None:
-    """Delete what is doomed or unfinished, and settle strays; StorageError where the disk refuses."""
-    delete_doomed(rows, files)
+    """Delete what is unfinished, and settle strays, which may doom files; StorageError where the disk refuses."""
     for file in files.unfinished():
         files.delete(file)
     for file in strays(rows, files):
@@ -28,7 +27,7 @@ def tidy(rows: Rows, files: CaseFiles, seal: HeaderSeal) -> None:
 
 
 def delete_doomed(rows: Rows, files: CaseFiles) -> None:
-    """Delete the files that nothing needs; StorageError where the disk refuses."""
+    """Delete the files that nothing needs, once that is committed; StorageError where the disk refuses."""
     needed = {row.file for row in rows.all()}
     for file in rows.doomed():
         if file not in needed:

@@ -280,6 +280,25 @@ def test_labels_that_are_gone_since_the_file_was_found_are_missed(tmp_path):
         found.draw({"early": 1, "late": 2}, Lattice(AFFINE, SHAPE), np.zeros(SHAPE, np.uint16))
 
 
+@pytest.mark.parametrize("position", [[0, 0, 0], [0, 0, 1e4]])
+def test_nothing_of_the_file_is_told_or_logged_but_names_of_labels(tmp_path, caplog, capfd, position):
+    """Bad identifiers make pydicom warn, and quote them."""
+    dataset = segmentation(image_slices(np.zeros(SHAPE), AFFINE), phantom_masks(SHAPE))
+    group(dataset).ImagePositionPatient = position
+    content = save(dataset, tmp_path / "a.dcm").read_bytes()
+    for uid in (dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID):
+        content = content.replace(uid.encode(), b"1.CANARY" + uid.encode()[8:])
+    (tmp_path / "a.dcm").write_bytes(content)
+    with caplog.at_level(0), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = pydicom.dcmread(tmp_path / "a.dcm")
+        caplog.clear()
+        warnings.simplefilter("error")
+        with pytest.raises(GeometryMismatchError) as error:
+            describe_segmentation(tmp_path / "a.dcm", header).draw({}, Lattice(AFFINE, SHAPE), np.zeros(0))
+    assert "CANARY" not in str(error.value) + caplog.text + "".join(capfd.readouterr())
+
+
 def test_mutated_files_give_an_error_of_ours_or_segments(tmp_path):
     dataset = segmentation(image_slices(np.zeros(SHAPE), AFFINE), phantom_masks(SHAPE))
     content = save(dataset, tmp_path / "sound.dcm").read_bytes()

@@ -4,6 +4,8 @@ import ipaddress
 import socket
 import sys
 
+import keyring
+import keyring.backends.null
 import pytest
 from sites import NEW_SCANNER, train_model, write_cases
 
@@ -23,6 +25,12 @@ def no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", guarded)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_keyring():
+    """No test touches the keyring of whoever runs it."""
+    keyring.set_keyring(keyring.backends.null.Keyring())
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dafne_dante._version import __version__
-from dafne_dante.cli import federation_commands, key_commands, model_commands, server_commands
+from dafne_dante.cli import case_commands, federation_commands, key_commands, model_commands, server_commands
 from dafne_dante.cli.demo_command import demo
 from dafne_dante.cli.output import run_guarded
 
@@ -31,6 +31,7 @@ for command in (
     demo,
 ):
     application.command()(command)
+application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")
 application.add_typer(server_commands.server, name="server")
 

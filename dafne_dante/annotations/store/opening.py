@@ -9,11 +9,11 @@ from dafne_dante.annotations.store.index import INDEX_FILE
 from dafne_dante.annotations.store.key import StoreKey, ensure_store_key
 from dafne_dante.annotations.store.keychain import Keychain, system_keychain
 from dafne_dante.annotations.store.retention import Limits
-from dafne_dante.annotations.store.store import CaseStore
+from dafne_dante.annotations.store.store import CaseStore, rebuild_index
 from dafne_dante.config import Settings
 from dafne_dante.errors import StorageError
 
-__all__ = ["limits_of", "open_case_store", "store_folder", "store_key"]
+__all__ = ["limits_of", "open_case_store", "repair_case_store", "store_exists", "store_folder", "store_key"]
 
 _APPLICATION = "dafne-dante"
 
@@ -36,6 +36,16 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(wanted.keep_cases, wanted.keep_days, int(wanted.keep_gib * (1 << 30)))
 
 
+def store_exists(settings: Settings) -> bool:
+    """Whether anything was sealed there already; nothing is created."""
+    try:
+        return any(path.name == INDEX_FILE or path.suffix == ".case" for path in store_folder(settings).iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StorageError(f"cannot list the case store: {error.strerror or type(error).__name__}") from error
+
+
 def store_key(
     settings: Settings, *, say: Callable[[str], None], find_keychain: Callable[[], Keychain | None] = system_keychain
 ) -> StoreKey:
@@ -49,7 +59,7 @@ def store_key(
         keychain = find_keychain()
     except StorageError:
         keychain = None  # whoever needs it is told that there is none
-    key = ensure_store_key(settings.folder, keychain, store_exists=_holds_something(store_folder(settings)))
+    key = ensure_store_key(settings.folder, keychain, store_exists=store_exists(settings))
     if key.note:
         say(key.note)
     return key
@@ -63,10 +73,9 @@ def open_case_store(
     return CaseStore(store_folder(settings), key, limits=limits_of(settings))
 
 
-def _holds_something(folder: Path) -> bool:
-    try:
-        return any(path.name == INDEX_FILE or path.suffix == ".case" for path in folder.iterdir())
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StorageError(f"cannot list the case store: {error.strerror or type(error).__name__}") from error
+def repair_case_store(
+    settings: Settings, *, say: Callable[[str], None], find_keychain: Callable[[], Keychain | None] = system_keychain
+) -> CaseStore:
+    """The site's store with an index that is made anew from the cases' files; raises as `rebuild_index` does."""
+    key = store_key(settings, say=say, find_keychain=find_keychain)
+    return rebuild_index(store_folder(settings), key, limits=limits_of(settings))

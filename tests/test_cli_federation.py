@@ -197,6 +197,7 @@ def test_ctrl_c_ends_a_training_with_one_line_and_no_trace(place):
         "--epochs", 5000, configuration=place.configuration,
     )  # fmt: skip
     try:
+        assert "took 4 cases" in process.stderr.readline()
         assert "held out" in process.stderr.readline()
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)

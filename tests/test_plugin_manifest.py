@@ -3,7 +3,7 @@
 import copy
 import importlib
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import jsonschema
@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeHost
 
 import dafne_dante
-from dafne_dante.config import Settings
+from dafne_dante.config import AnnotationSettings, Settings
 from dafne_dante.host.protocol import API_VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +84,10 @@ def test_triggers_that_are_not_available_are_not_registered(tmp_path):
 
 
 def test_settings_are_those_of_the_package_with_the_same_defaults():
-    described = {name: entry["default"] for name, entry in MANIFEST["settings"]["properties"].items()}
-    assert described == {item.name: item.default for item in fields(Settings) if item.name != "folder"}
-    jsonschema.Draft202012Validator(MANIFEST["settings"]).validate(described)
+    properties = MANIFEST["settings"]["properties"]
+    described = {name: entry["default"] for name, entry in properties.items() if name != "annotations"}
+    plain = {item.name: item.default for item in fields(Settings) if item.name not in {"folder", "annotations"}}
+    assert described == plain
+    annotations = {name: entry["default"] for name, entry in properties["annotations"]["properties"].items()}
+    assert annotations == {**asdict(AnnotationSettings()), "folders": [], "ignore": []}
+    jsonschema.Draft202012Validator(MANIFEST["settings"]).validate({**described, "annotations": annotations})

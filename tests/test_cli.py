@@ -62,7 +62,8 @@ def test_train_evaluate_predict(command, tmp_path):
     model = tmp_path / "out" / "model.model"
     assert str(read_model(model).model_id) == trained["model_id"]
     scores = answer(command("evaluate", "--model", model, "--data", data, "--json"))
-    assert scores.keys() == {"dice", "cases", "taken", "left"}
+    assert scores.keys() == {"dice", "hd95_mm", "surface_dice", "tolerance_mm", "cases", "taken", "left"}
+    assert scores["surface_dice"].keys() == scores["hd95_mm"].keys() == {"mean", "ball", "box"}
     assert ([one["annotated_slices"] for one in scores["taken"]], scores["left"]) == ([16] * 3, [])
     assert scores["dice"].keys() == {"mean", "ball", "box"}
     assert scores["cases"] == 3

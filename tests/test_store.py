@@ -116,6 +116,20 @@ def test_only_pseudonyms_are_taken(tmp_path):
     assert case_files(tmp_path) == []
 
 
+def test_what_could_not_be_added_leaves_no_file_behind(folder):
+    """The index refuses when the new file is there already: it goes at once, not at the next opening."""
+    before = names(folder)
+    with sqlite3.connect(folder / INDEX_FILE) as connection:
+        connection.execute("CREATE TRIGGER full BEFORE INSERT ON cases BEGIN SELECT RAISE(ABORT, 'full'); END")
+    connection.close()
+    store = CaseStore(folder, KEY)
+    for case in (stored_case(1, version=1), stored_case(9)):
+        with pytest.raises(StorageError, match="full"):
+            store.add(case)
+    assert names(folder) == before
+    assert is_same(store.read(case_id(1)), stored_case(1))
+
+
 def test_another_key_opens_nothing_and_changes_nothing(folder):
     before = {name: (folder / name).read_bytes() for name in names(folder)}
     with pytest.raises(TrustError, match="found another; restore that key"):

@@ -3,7 +3,7 @@
 Layout: 4 bytes (big-endian) with the length of the header; the header, JSON; one zlib stream with the segmentation
 (C order, uint8) and then the image (C order, channel by channel) in blocks of 2^20 values. The bytes of a block are
 stored by significance: all lowest bytes, then all second lowest, and so on, so that what changes slowly lies together
-and is packed well by run lengths alone, which is the fastest that zlib has.
+and is packed well by run lengths alone, which zlib does quickest (benchmarks/case_store.py).
 
 Invariants: what comes back equals what went in, bit for bit, so that it has the same pseudonym; intensities that are
 whole numbers in the range of a smaller type are stored as that type; beyond the case itself, memory holds a block.

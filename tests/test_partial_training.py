@@ -13,6 +13,7 @@ from limbs import EVERY_FIFTH, limb_plan, make_limb, partly, taken_as_background
 from dafne_dante.adaptation.method import method_named
 from dafne_dante.models.build import build_network
 from dafne_dante.training.evaluate import evaluate_cases
+from dafne_dante.training.augmentation import Strengths
 from dafne_dante.training.loop import Recipe, fit
 from dafne_dante.training.prepared import prepare_cases
 
@@ -48,7 +49,11 @@ def three_ways(cases):
 def test_training_on_a_fifth_of_the_slices_is_as_good_as_on_all_and_the_naive_way_is_not(dimensions):
     plan = limb_plan(dimensions)
     recipe = Recipe(
-        epochs=4, steps_per_epoch=15, batch_size=2 if dimensions == 3 else 4, learning_rate=5e-3, augmentation=0.0
+        epochs=4,
+        steps_per_epoch=15,
+        batch_size=2 if dimensions == 3 else 4,
+        learning_rate=5e-3,
+        augmentation=Strengths(0.0),
     )
     dice = {
         name: dice_on_new_limbs(train(fresh(plan), plan, cases, recipe), plan)

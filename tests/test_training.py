@@ -92,10 +92,19 @@ def test_a_loss_that_is_not_finite_stops_training():
         train(network=network)
 
 
-@pytest.mark.parametrize("recipe", [Recipe(epochs=0), Recipe(steps_per_epoch=0)])
-def test_a_recipe_without_a_step_is_refused(recipe):
-    with pytest.raises(TrainingError, match="at least one"):
-        train(recipe=recipe)
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"epochs": 0}, "at least one epoch"),
+        ({"steps_per_epoch": 0}, "at least one epoch"),
+        ({"batch_size": 0}, "at least one epoch"),
+        ({"average_decay": 1.0}, "decay of the average"),
+        ({"schedule": "linear"}, "cosine or poly"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused(choice, told):
+    with pytest.raises(TrainingError, match=told):
+        Recipe(**choice)
 
 
 def test_cases_with_other_labels_or_contrasts_are_refused():

@@ -1,52 +1,76 @@
-"""Intensity changes that MRI scanners make, drawn apart from their application so that both can be tested.
+"""All changes to a training batch in one place: where things lie, what a scanner does, how bright things are.
 
-Terms: a draw holds one value a sample: gain and shift act on the z-scored intensities, gamma on their rank between
-the sample's own minimum and maximum, noise is the standard deviation of added Gaussian noise.
+Terms: a *strength* is 0 for none and 1 for what training from scratch takes. A *draw* holds all random choices for one
+batch; applying one draw to one batch gives one result.
 
-Invariant: strength 0 changes nothing; everything runs on the device of the batch.
+Invariants: order is spatial, scanner, intensity, as signal is formed in a body, recorded by a coil and then scaled;
+strength 0 of a part draws nothing from the generator for it, so that adding a part changes no run that is without it;
+everything that is large runs on the device of the batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-__all__ = ["IntensityDraw", "apply_intensity", "draw_intensity"]
+from dafne_dante.models.plan import ModelPlan
+from dafne_dante.training.intensity import IntensityDraw, apply_intensity, draw_intensity
+from dafne_dante.training.sampling import Batch
+from dafne_dante.training.scanner_effects import ScannerDraw, apply_scanner, draw_scanner
+from dafne_dante.training.spatial import SpatialDraw, apply_spatial, draw_spatial
+
+__all__ = ["BatchDraw", "Strengths", "apply_changes", "draw_changes"]
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How strongly each part changes a batch.
+
+    Attributes:
+        intensity: gain, shift, gamma, noise.
+        scanner: bias field, blur, low resolution.
+        spatial: rotation and scale.
+        mirror: whether patches are mirrored where labels allow it.
+    """
+
+    intensity: float = 0.5
+    scanner: float = 0.0
+    spatial: float = 0.0
+    mirror: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class IntensityDraw:
-    """One value for each of B samples, shape (B,), float32."""
+class BatchDraw:
+    """The choices for one batch; None for a part of strength 0."""
 
-    gain: Tensor
-    shift: Tensor
-    gamma: Tensor
-    noise: Tensor
+    spatial: SpatialDraw | None
+    scanner: ScannerDraw | None
+    intensity: IntensityDraw | None
 
 
-def draw_intensity(samples: int, strength: float, generator: torch.Generator) -> IntensityDraw:
-    """Draw changes for a batch: at strength 1 gain 0.75-1.25, shift +-0.2, gamma 0.7-1.4, noise 0-0.15."""
-    uniform = torch.rand(4, samples, generator=generator)
-    centred = 2 * uniform - 1
-    return IntensityDraw(
-        gain=1 + 0.25 * strength * centred[0],
-        shift=0.2 * strength * centred[1],
-        gamma=torch.exp(0.35 * strength * centred[2]),
-        noise=0.15 * strength * uniform[3],
+def draw_changes(
+    samples: int,
+    plan: ModelPlan,
+    strengths: Strengths,
+    generator: torch.Generator,
+    *,
+    mirror_axes: tuple[int, ...] = (),
+) -> BatchDraw:
+    """Draw for a batch of `samples` patches of the plan; `mirror_axes` are those that may be mirrored."""
+    moves = strengths.spatial > 0 or strengths.mirror
+    axes = mirror_axes if strengths.mirror else ()
+    return BatchDraw(
+        draw_spatial(samples, plan, strengths.spatial, generator, mirror_axes=axes) if moves else None,
+        draw_scanner(samples, len(plan.patch), strengths.scanner, generator) if strengths.scanner > 0 else None,
+        draw_intensity(samples, strengths.intensity, generator) if strengths.intensity > 0 else None,
     )
 
 
-def apply_intensity(image: Tensor, draw: IntensityDraw, generator: torch.Generator) -> Tensor:
-    """The changed image, same shape (B, C, *patch) and device; voxels that are exactly 0 (no tissue) stay 0."""
-    shape = (image.shape[0],) + (1,) * (image.dim() - 1)
-    gain, shift, gamma, noise = (
-        value.to(image.device).reshape(shape) for value in (draw.gain, draw.shift, draw.gamma, draw.noise)
-    )
-    axes = tuple(range(1, image.dim()))
-    low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
-    extent = (high - low).clamp(min=1e-6)
-    changed = ((image - low) / extent).pow(gamma) * extent + low
-    # Drawn on the CPU, so that one seed gives one series of patches whatever the device.
-    grain = torch.randn(image.shape, generator=generator).to(image.device)
-    changed = changed * gain + shift + grain * noise
-    return torch.where(image == 0, image, changed)
+def apply_changes(batch: Batch, draw: BatchDraw) -> Batch:
+    """The changed batch: same shapes, dtypes and device."""
+    if draw.spatial is not None:
+        batch = apply_spatial(batch, draw.spatial)
+    if draw.scanner is not None:
+        batch = replace(batch, image=apply_scanner(batch.image, draw.scanner))
+    if draw.intensity is not None:
+        batch = replace(batch, image=apply_intensity(batch.image, draw.intensity))
+    return batch

@@ -4,8 +4,9 @@ Sources: SCIENCE.md sections 3.3 and 8. A global model that already finds the st
 tuned with a small step, because a large one overfits a few cases within ten steps; a poor start needs a larger one.
 """
 
+from dafne_dante.training.augmentation import Strengths
 from dafne_dante.training.hardware import Numerics
-from dafne_dante.training.loop import Recipe
+from dafne_dante.training.recipe import Recipe
 
 __all__ = ["recipe_for_adaptation", "recipe_from_scratch"]
 
@@ -34,4 +35,6 @@ def recipe_from_scratch(*, epochs: int | None, seed: int, numerics: Numerics) ->
     Its intensity changes are strong: a global model meets scanners that nobody has seen, and one trained without
     them both fails there and forgets more when it is tuned.
     """
-    return Recipe(epochs=epochs or _SCRATCH_EPOCHS, learning_rate=2e-3, augmentation=1.0, seed=seed, numerics=numerics)
+    return Recipe(
+        epochs=epochs or _SCRATCH_EPOCHS, learning_rate=2e-3, augmentation=Strengths(1.0), seed=seed, numerics=numerics
+    )

@@ -18,7 +18,11 @@ __all__ = ["EpochRecord", "write_history"]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row; `dice` maps "mean" and every label to its value or None."""
+    """One row; `dice` maps "mean" and every label to its value or None.
+
+    `train_seconds` is what the steps of this epoch took; it is no column, since only it would differ between two runs
+    of one seed besides `seconds`.
+    """
 
     epoch: int
     seconds: float
@@ -27,6 +31,7 @@ class EpochRecord:
     dice: Mapping[str, float | None] = field(default_factory=dict)
     trainable_parameters: int = 0
     learning_rate: float = 0.0
+    train_seconds: float = 0.0
 
 
 def write_history(path: Path, records: Sequence[EpochRecord], labels: Sequence[str]) -> None:

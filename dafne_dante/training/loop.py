@@ -3,15 +3,18 @@
 Terms: an epoch is a fixed number of steps; the method says before each epoch what may move; after it the held-out
 cases are predicted, and the weights of the best epoch (highest mean Dice, then lowest loss) are what remains.
 
-Invariants: one seed gives one series of patches, changes and weights on a CPU; loss and norm of the gradient are
-finite or training stops with a TrainingError; the network that comes back is the one that was handed in, with the
-best weights, unfolded (the method's `finish` folds).
+Invariants: one seed gives one series of patches, changes and weights on a CPU, with or without an interruption that a
+checkpoint bridges; the loss is finite or training stops with a TrainingError; no step waits for a GPU, the loss stays
+on it until the epoch ends; the network that comes back is the one that was handed in, with the best weights, unfolded
+(the method's `finish` folds).
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,39 +25,26 @@ from dafne_dante.adaptation.method import Method, trainable_parameters
 from dafne_dante.errors import TrainingError
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.models.predict import predict_logits
-from dafne_dante.training.augmentation import apply_intensity, draw_intensity
-from dafne_dante.training.hardware import Numerics, as_channels_last, set_memory_format
+from dafne_dante.training.ahead import draw_ahead
+from dafne_dante.training.augmentation import apply_changes, draw_changes
+from dafne_dante.training.averaging import AveragedWeights, named_tensors, put_tensors
+from dafne_dante.training.checkpoint import identify_training, read_checkpoint, write_checkpoint
+from dafne_dante.training.deep_supervision import AuxiliaryHeads, supervised_loss
+from dafne_dante.training.hardware import as_channels_last, set_memory_format
 from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.losses import dice_cross_entropy
 from dafne_dante.training.metrics import average_dice, dice_from_counts, overlap_counts
+from dafne_dante.training.mirroring import mirror_axes
 from dafne_dante.training.prepared import PreparedCase
+from dafne_dante.training.recipe import Recipe, rate_factor
+from dafne_dante.training.run import Best, Run, optimizer_groups, release, restore, take_snapshot
 from dafne_dante.training.sampling import Batch, PatchSampler
 
 __all__ = ["FitResult", "Recipe", "fit", "validate"]
 
-_FINAL_RATE = 0.02
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    Attributes:
-        learning_rate: of AdamW, before each group's own factor; linear warm-up, then cosine to 2 %.
-        clip_norm: the largest L2 norm of a step's gradient.
-        augmentation: strength of intensity changes, 0 for none.
-    """
-
-    epochs: int = 20
-    steps_per_epoch: int = 20
-    batch_size: int = 2
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup_steps: int = 10
-    clip_norm: float = 1.0
-    augmentation: float = 0.5
-    seed: int = 0
-    numerics: Numerics = field(default_factory=Numerics)
+_CHECKPOINT_MARGIN_BYTES = 64 << 20
+_COPIES_IN_CHECKPOINT = 6
+"""Network, best, average, two moments, and heads that are smaller than one more."""
 
 
 @dataclass(frozen=True)
@@ -74,48 +64,50 @@ def fit(
     *,
     recipe: Recipe,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    checkpoint: Path | None = None,
 ) -> FitResult:
     """Train `network` in place by `method` and leave it with the weights of its best epoch.
 
+    Args:
+        checkpoint: a file that is written after every epoch; where it exists, training goes on from it. It stays when
+            training is done; who named it removes it.
+
     Raises:
         NotEnoughCasesError: no annotated slice to learn from.
-        TrainingError: the loss is not finite, or the recipe asks for no step at all.
+        TrainingError: the loss is not finite, or the checkpoint is damaged or of another training.
+        StorageError: the checkpoint cannot be read or written.
     """
-    if recipe.epochs < 1 or recipe.steps_per_epoch < 1:
-        raise TrainingError(f"expected at least one epoch and one step, found {recipe.epochs} epochs")
     torch.manual_seed(recipe.seed)
-    device = next(network.parameters()).device
-    sampler = PatchSampler(training, plan, recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    if recipe.numerics.channels_last:
-        set_memory_format(network, channels_last=True)
-    method.prepare(network, torch.zeros(1, plan.in_channels, *plan.patch, device=device))
-    network.train()
-    method.advance(network, 1, recipe.epochs)
-    optimizer = torch.optim.AdamW(_groups(method, network, recipe), lr=recipe.learning_rate)
-    history: list[EpochRecord] = []
-    best: tuple[tuple[float, float], int, dict[str, Tensor]] | None = None
-    begin = time.perf_counter()
-    for epoch in range(1, recipe.epochs + 1):
-        network.train()
-        # After train(), so that the method can hold a frozen part in evaluation mode.
-        if method.advance(network, epoch, recipe.epochs):
-            _add_released(optimizer, _groups(method, network, recipe))
-        train_loss = _train_epoch(network, optimizer, sampler, generator, recipe=recipe, epoch=epoch)
-        val_loss, dice = validate(network, plan, held_out)
-        rate = recipe.learning_rate * _rate_factor(epoch * recipe.steps_per_epoch, recipe)
-        live = trainable_parameters(network)
-        record = EpochRecord(epoch, time.perf_counter() - begin, train_loss, val_loss, dice, live, rate)
-        history.append(record)
-        score = _score(record)
-        if best is None or score > best[0]:
-            best = score, epoch, {name: value.detach().clone() for name, value in network.state_dict().items()}
-        on_epoch(record)
-    assert best is not None  # at least one epoch ran
-    network.load_state_dict(best[2], strict=True)
+    identity = ""
+    if checkpoint is not None:
+        identity = identify_training((plan, method, recipe), training, held_out, named_tensors(network))
+    run = _begin(network, plan, method, training, recipe)
+    if checkpoint is not None and checkpoint.exists():
+        restore(run, method, recipe, read_checkpoint(checkpoint, identity, max_bytes=_checkpoint_bytes(network)))
+    begin = time.perf_counter() - run.seconds
+    try:
+        for epoch in range(len(run.history) + 1, recipe.epochs + 1):
+            if 0 < recipe.patience <= run.waited:
+                break
+            release(run, method, recipe, epoch)
+            started = time.perf_counter()
+            loss = _train_epoch(run, plan, recipe, epoch)
+            record = _assess(
+                run, plan, held_out, recipe, epoch, train_loss=loss, train_seconds=time.perf_counter() - started
+            )
+            run.seconds = time.perf_counter() - begin
+            run.history.append(EpochRecord(**{**vars(record), "seconds": run.seconds}))
+            if checkpoint is not None:
+                write_checkpoint(checkpoint, take_snapshot(run), identity)
+            on_epoch(run.history[-1])
+    finally:
+        if run.heads is not None:
+            run.heads.close()
+    assert run.best is not None  # at least one epoch ran
+    put_tensors(network, run.best.weights)
     set_memory_format(network, channels_last=False)
     network.eval()
-    return FitResult(tuple(history), best[1])
+    return FitResult(tuple(run.history), run.best.epoch)
 
 
 def validate(
@@ -141,79 +133,87 @@ def validate(
     return (float(np.mean(losses)) if losses else None), average_dice(scores, plan.labels)
 
 
-def _train_epoch(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    sampler: PatchSampler,
-    generator: torch.Generator,
-    *,
-    recipe: Recipe,
-    epoch: int,
-) -> float:
-    """Mean loss of one epoch; the loss stays on the device until the epoch ends, so no step waits for it."""
+def _begin(
+    network: nn.Module, plan: ModelPlan, method: Method, training: Sequence[PreparedCase], recipe: Recipe
+) -> Run:
+    """The run before its first epoch."""
     device = next(network.parameters()).device
+    sampler = PatchSampler(training, plan, recipe.seed)
+    if recipe.numerics.channels_last:
+        set_memory_format(network, channels_last=True)
+    method.prepare(network, torch.zeros(1, plan.in_channels, *plan.patch, device=device))
+    network.train()
+    method.advance(network, 1, recipe.epochs)
+    heads = AuxiliaryHeads(network) if recipe.deep_supervision else None
+    return Run(
+        network=network,
+        optimizer=torch.optim.AdamW(optimizer_groups(network, method, recipe, heads), lr=recipe.learning_rate),
+        sampler=sampler,
+        generator=torch.Generator().manual_seed(recipe.seed),
+        average=AveragedWeights(network, recipe.average_decay) if recipe.average_decay else None,
+        heads=heads,
+        mirror_axes=mirror_axes(plan, training),
+    )
+
+
+def _train_epoch(run: Run, plan: ModelPlan, recipe: Recipe, epoch: int) -> float:
+    """Mean loss of one epoch; the loss stays on the device until the epoch ends, so no step waits for it."""
+    device = next(run.network.parameters()).device
     total = torch.zeros((), device=device)
-    for step in range(recipe.steps_per_epoch):
-        factor = _rate_factor((epoch - 1) * recipe.steps_per_epoch + step + 1, recipe)
-        for group in optimizer.param_groups:
+    moving = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    batches = draw_ahead(lambda: run.sampler.draw(recipe.batch_size), recipe.steps_per_epoch, device)
+    for step, batch in enumerate(batches, start=(epoch - 1) * recipe.steps_per_epoch + 1):
+        factor = rate_factor(step, recipe)
+        for group in run.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * group["learning_rate_scale"] * factor
-        total += _step(network, optimizer, sampler.draw(recipe.batch_size), generator, recipe)
+        draw = draw_changes(len(batch.image), plan, recipe.augmentation, run.generator, mirror_axes=run.mirror_axes)
+        total += _step(run, apply_changes(batch, draw), recipe, moving)
     mean = float(total) / recipe.steps_per_epoch
     if not math.isfinite(mean):
         raise TrainingError("expected a finite loss, found NaN or infinity; lower the learning rate or check images")
     return mean
 
 
-def _step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, generator: torch.Generator, recipe: Recipe
-) -> Tensor:
-    device = next(network.parameters()).device
-    image, target, known = (tensor.to(device, non_blocking=True) for tensor in (batch.image, batch.target, batch.known))
-    if recipe.augmentation > 0:
-        image = apply_intensity(image, draw_intensity(len(image), recipe.augmentation, generator), generator)
-    if recipe.numerics.channels_last:
-        image = as_channels_last(image)
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.numerics.bfloat16):
-        logits = network(image)
-    loss = dice_cross_entropy(logits, target, known)
-    optimizer.zero_grad(set_to_none=True)
+def _step(run: Run, batch: Batch, recipe: Recipe, moving: list[nn.Parameter]) -> Tensor:
+    image = as_channels_last(batch.image) if recipe.numerics.channels_last else batch.image
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=recipe.numerics.bfloat16):
+        outputs = [run.network(image)]
+        if run.heads is not None:
+            outputs += run.heads.outputs()
+    loss = supervised_loss(outputs, batch.target, batch.known)
+    run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    moving = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     nn.utils.clip_grad_norm_(moving, recipe.clip_norm)
-    optimizer.step()
+    run.optimizer.step()
+    if run.average is not None:
+        run.average.update()
     return loss.detach()
 
 
-def _groups(method: Method, network: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    return [
-        {
-            "params": list(group.parameters),
-            "learning_rate_scale": group.learning_rate_scale,
-            "weight_decay": recipe.weight_decay if group.weight_decay else 0.0,
-        }
-        for group in method.parameter_groups(network)
-        if group.parameters
-    ]
-
-
-def _add_released(optimizer: torch.optim.Optimizer, groups: list[dict[str, object]]) -> None:
-    """Give parameters that were just released groups of their own; those that move already keep their state."""
-    moving = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    for group in groups:
-        parameters = group["params"]
-        assert isinstance(parameters, list)
-        released = [parameter for parameter in parameters if id(parameter) not in moving]
-        if released:
-            optimizer.add_param_group({**group, "params": released})
-
-
-def _rate_factor(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then cosine; `step` counts from 1."""
-    if step <= recipe.warmup_steps:
-        return step / recipe.warmup_steps
-    total = max(1, recipe.epochs * recipe.steps_per_epoch - recipe.warmup_steps)
-    progress = min(1.0, (step - recipe.warmup_steps) / total)
-    return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
+def _assess(
+    run: Run,
+    plan: ModelPlan,
+    held_out: Sequence[PreparedCase],
+    recipe: Recipe,
+    epoch: int,
+    *,
+    train_loss: float,
+    train_seconds: float,
+) -> EpochRecord:
+    """Measure the epoch, with its weights and with their running mean, and keep the better ones if they are best."""
+    rate = recipe.learning_rate * rate_factor(epoch * recipe.steps_per_epoch, recipe)
+    moving = trainable_parameters(run.network)
+    rows: list[tuple[tuple[float, float], EpochRecord]] = []
+    candidates = [nullcontext()] + ([run.average.in_network()] if run.average else [])
+    for weights in candidates:
+        with weights:
+            val_loss, dice = validate(run.network, plan, held_out)
+            record = EpochRecord(epoch, 0.0, train_loss, val_loss, dice, moving, rate, train_seconds)
+            rows.append((_score(record), record))
+            if run.best is None or rows[-1][0] > run.best.score:
+                copies = {name: tensor.clone() for name, tensor in named_tensors(run.network).items()}
+                run.best = Best(epoch, rows[-1][0], copies)
+    return max(rows, key=lambda row: row[0])[1]
 
 
 def _score(record: EpochRecord) -> tuple[float, float]:
@@ -221,3 +221,9 @@ def _score(record: EpochRecord) -> tuple[float, float]:
     mean = record.dice.get("mean")
     loss = record.train_loss if record.val_loss is None else record.val_loss
     return (-1.0 if mean is None else mean), -loss
+
+
+def _checkpoint_bytes(network: nn.Module) -> int:
+    """The most that a checkpoint of this network can have."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in named_tensors(network).values())
+    return _COPIES_IN_CHECKPOINT * weights + _CHECKPOINT_MARGIN_BYTES

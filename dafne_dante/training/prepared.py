@@ -21,18 +21,24 @@ from dafne_dante.models.preprocess import PreparedImage, prepare_image, prepare_
 
 __all__ = ["PreparedCase", "prepare_cases"]
 
+_SIDEWAYS = 0.3
+"""Cosine of the angle between an axis and left-right from which a mirror along it would swap sides."""
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
     """One case, or one slice, on the network's grid; shapes in the module docstring.
 
-    `case_id` tells which slices belong to one case.
+    Attributes:
+        case_id: tells which slices belong to one case.
+        side_axes: axes of the target along which the body goes from left to right; two where it lies obliquely.
     """
 
     case_id: str
     prepared: PreparedImage
     target: npt.NDArray[np.uint8]
     known: npt.NDArray[np.bool_]
+    side_axes: tuple[int, ...]
 
     @property
     def known_voxels(self) -> npt.NDArray[np.bool_]:
@@ -58,7 +64,8 @@ def _volume(case: Case, plan: ModelPlan) -> PreparedCase:
     image = prepare_image(case.image, case.spacing_mm, plan)
     target = prepare_segmentation(case.segmentation, image.record, case.annotated)
     known = prepare_known(case.annotated, image.record)
-    return PreparedCase(case.case_id, image, np.where(known[:, None, None], target, np.uint8(0)), known)
+    sides = _side_axes(case, (2, 0, 1))
+    return PreparedCase(case.case_id, image, np.where(known[:, None, None], target, np.uint8(0)), known, sides)
 
 
 def _slices(case: Case, plan: ModelPlan) -> list[PreparedCase]:
@@ -66,5 +73,11 @@ def _slices(case: Case, plan: ModelPlan) -> list[PreparedCase]:
     for index in np.flatnonzero(case.annotated):
         image = prepare_image(case.image[..., index], case.spacing_mm, plan)
         target = prepare_segmentation(case.segmentation[..., index], image.record)
-        found.append(PreparedCase(case.case_id, image, target, np.array(True)))
+        found.append(PreparedCase(case.case_id, image, target, np.array(True), _side_axes(case, (0, 1))))
     return found
+
+
+def _side_axes(case: Case, order: tuple[int, ...]) -> tuple[int, ...]:
+    """Positions in `order`, a choice of the case's axes X, Y, Z, of those that run from left to right, or partly so."""
+    share = np.abs(case.affine[0, :3]) / np.asarray(case.spacing_mm)
+    return tuple(position for position, axis in enumerate(order) if share[axis] > _SIDEWAYS)

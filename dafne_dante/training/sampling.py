@@ -12,7 +12,7 @@ Invariants
 - Padding is not known: it counts neither as background nor as anything else. All randomness comes from one generator.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,18 @@ class PatchSampler:
         patches = [self._draw_one() for _ in range(size)]
         image, target, known = (np.stack(parts) for parts in zip(*patches, strict=True))
         return Batch(torch.from_numpy(image), torch.from_numpy(target.astype(np.int64)), torch.from_numpy(known))
+
+    def state(self) -> dict[str, Any]:
+        """What the next draws depend on, besides the cases: plain values that fit into JSON."""
+        return {"random": self._random.bit_generator.state, "queue": list(self._queue)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as the sampler of the same cases did whose `state` this is; ValueError for anything else."""
+        queue = [int(index) for index in state["queue"]]
+        if any(not 0 <= index < len(self._cases) for index in queue):
+            raise ValueError("a case that is not there")
+        self._random.bit_generator.state = state["random"]
+        self._queue = queue
 
     def _draw_one(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         if not self._queue:

@@ -1,4 +1,4 @@
-"""Numerics are probed once and remembered; intensity changes are drawn apart from their application."""
+"""Numerics are probed once and remembered, and the network is left as it was."""
 
 import json
 
@@ -6,7 +6,6 @@ import torch
 from phantoms import tiny_plan
 
 from dafne_dante.models.build import build_network
-from dafne_dante.training.augmentation import apply_intensity, draw_intensity
 from dafne_dante.training.hardware import (
     Numerics,
     as_channels_last,
@@ -48,30 +47,3 @@ def test_memory_format_changes_no_value():
 
 def test_the_device_is_one_that_there_is():
     assert torch.zeros(1, device=choose_device()).sum() == 0
-
-
-def test_strength_zero_changes_nothing_and_a_seed_repeats():
-    image = torch.randn(3, 1, 4, 5, 6)
-    generator = torch.Generator().manual_seed(1)
-    assert torch.allclose(apply_intensity(image, draw_intensity(3, 0.0, generator), generator), image, atol=1e-5)
-    results = []
-    for _ in range(2):
-        generator = torch.Generator().manual_seed(2)
-        results.append(apply_intensity(image, draw_intensity(3, 1.0, generator), generator))
-    assert torch.equal(*results)
-    assert not torch.allclose(results[0], image, atol=0.1)
-
-
-def test_draws_stay_in_their_ranges_and_empty_voxels_stay_empty():
-    generator = torch.Generator().manual_seed(3)
-    draw = draw_intensity(1000, 1.0, generator)
-    assert draw.gain.min() >= 0.75
-    assert draw.gain.max() <= 1.25
-    assert draw.shift.abs().max() <= 0.2
-    assert 0.70 < draw.gamma.min() < draw.gamma.max() < 1.42
-    assert 0 <= draw.noise.min() < draw.noise.max() <= 0.15
-    image = torch.randn(2, 1, 6, 6, 6)
-    image[:, :, :2] = 0
-    changed = apply_intensity(image, draw_intensity(2, 1.0, generator), generator)
-    assert not changed[:, :, :2].any()
-    assert (changed[:, :, 2:] != image[:, :, 2:]).all()

@@ -35,6 +35,7 @@ from dafne_dante.errors import AnnotationError, UnreadableImageError
 from dafne_dante.types import Volume
 
 __all__ = [
+    "FOREIGN_ERRORS",
     "MAX_OBJECT_BYTES",
     "DicomFault",
     "check_still_there",
@@ -45,6 +46,7 @@ __all__ = [
     "numbers",
     "read_object",
     "text",
+    "texts",
     "told_of",
     "understood",
     "whole_number",
@@ -54,7 +56,7 @@ MAX_OBJECT_BYTES = 2 << 30
 """Bytes of one label object on disk, and of what it unpacks to."""
 
 # What pydicom and highdicom were seen to raise over mutated files, beside OSError from the file itself.
-_FOREIGN = (
+FOREIGN_ERRORS = (
     ArithmeticError,
     AttributeError,
     BytesLengthException,
@@ -71,6 +73,7 @@ _FOREIGN = (
     struct.error,
     zlib.error,
 )
+"""All that pydicom, its decoders and highdicom raise over a file that is damaged."""
 _MAX_NUMBER = 1e9  # millimetres: nothing in a patient is farther away
 _DECIMALS = ("DS", "UN", None)  # UN: what explicit VR makes of more than 64 KiB; None: implicit VR
 _META_START = 132  # preamble and "DICM" (PS3.10, 7.1)
@@ -109,7 +112,7 @@ def understood(what: str, read: Callable[..., _Answer], *arguments: Any, **named
     """What a library's `read` makes of something; every way in which it objects becomes one fault."""
     try:
         return read(*arguments, **named)
-    except _FOREIGN as error:
+    except FOREIGN_ERRORS as error:
         raise DicomFault(f"expected {what}, found a damaged one ({type(error).__name__}); export it again") from error
 
 
@@ -183,6 +186,14 @@ def text(dataset: Dataset, keyword: str) -> str:
     if isinstance(found, MultiValue):
         found = found[0] if len(found) else ""
     return "" if found is None else str(found).strip()
+
+
+def texts(dataset: Dataset, keyword: str) -> list[str]:
+    """Every string of an element, trimmed; none when it is absent."""
+    found = _value(dataset, keyword)
+    if found is None:
+        return []
+    return [str(one).strip() for one in found] if isinstance(found, MultiValue) else [str(found).strip()]
 
 
 def label_text(dataset: Dataset, keyword: str) -> str:

@@ -14,13 +14,12 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from dafne_dante.annotations.dicom.elements import DicomFault, has_element, read_object, text, told_of, understood
+from dafne_dante.annotations.dicom.elements import FOREIGN_ERRORS, DicomFault, has_element, read_object, text, told_of
 from dafne_dante.annotations.study import Left
 from dafne_dante.errors import AnnotationError, StorageError
 
@@ -28,6 +27,7 @@ __all__ = ["DicomFile", "read_headers"]
 
 _MAX_HEADER_BYTES = 256 << 20
 _MAX_FILE_BYTES = 8 << 30
+_FIRST_BYTES = 128 << 10  # holds nearly every header, and is read in one go
 _SIGNATURE_AT = 128
 _SIGNATURE = b"DICM"
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
@@ -68,13 +68,6 @@ class DicomFile:
     pixels_at: int
 
 
-class _Bounded(io.BufferedReader):
-    """A file of which only so much can be read in one go, whatever length an element claims."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return super().read(_MAX_HEADER_BYTES if size is None or size < 0 else min(size, _MAX_HEADER_BYTES))
-
-
 def read_headers(paths: Iterable[Path]) -> tuple[list[DicomFile], list[Left]]:
     """The DICOM files among the paths, in their order, and what is left, with the reason."""
     found: list[DicomFile] = []
@@ -92,23 +85,39 @@ def _read(path: Path) -> DicomFile:
     if not path.is_file():
         raise DicomFault("expected a file, found a folder, a device or nothing")
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
+        size = path.stat().st_size
+        if size > _MAX_FILE_BYTES:
             raise DicomFault(f"expected at most {_MAX_FILE_BYTES} bytes, found more")
-        with path.open("rb", buffering=0) as raw, _Bounded(raw) as stream:
-            return _described(path, stream)
+        with path.open("rb", buffering=0) as stream:
+            start = stream.read(_FIRST_BYTES)
+            if start[_SIGNATURE_AT : _SIGNATURE_AT + 4] != _SIGNATURE and start[:2] not in _FIRST_GROUPS:
+                raise DicomFault(_NO_DICOM)
+            header, pixels_at = _header_in(start, whole=len(start) == size)
+            if header is None:
+                header, pixels_at = _header_in(start + stream.read(_MAX_HEADER_BYTES), whole=True)
     except OSError as error:
         raise StorageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error
-
-
-def _described(path: Path, stream: IO[bytes]) -> DicomFile:
-    start = stream.read(_SIGNATURE_AT + len(_SIGNATURE))
-    if start[_SIGNATURE_AT:] != _SIGNATURE and start[:2] not in _FIRST_GROUPS:
+    if header is None:
         raise DicomFault(_NO_DICOM)
-    stream.seek(0)
-    header: Dataset = understood(
-        "a DICOM file", dcmread, stream, stop_before_pixels=True, force=True, specific_tags=_OF_IMAGES
-    )
-    pixels_at, syntax = stream.tell(), text(header.file_meta, "TransferSyntaxUID")
+    return _described(path, header, pixels_at)
+
+
+def _header_in(content: bytes, *, whole: bool) -> tuple[FileDataset | None, int]:
+    """The header, and where it ends; None when it may go on behind what was read."""
+    stream = io.BytesIO(content)
+    try:
+        header = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_OF_IMAGES)
+    except FOREIGN_ERRORS as error:
+        if not whole:
+            return None, 0
+        raise DicomFault(
+            f"expected a DICOM file, found a damaged one ({type(error).__name__}); export it again"
+        ) from error
+    return (header, stream.tell()) if whole or stream.tell() < len(content) else (None, 0)
+
+
+def _described(path: Path, header: Dataset, pixels_at: int) -> DicomFile:
+    syntax = text(header.file_meta, "TransferSyntaxUID")
     kind = text(header, "SOPClassUID") or text(header.file_meta, "MediaStorageSOPClassUID")
     if kind == MediaStorageDirectoryStorage:
         raise DicomFault("an index of files; the files themselves are read")

@@ -122,7 +122,7 @@ def _told_apart(slices: list[Slice]) -> list[list[Slice]]:
     """The slices in parts of which none has two at one place, where that can be."""
     if _places_are_single(slices):
         return [slices]
-    keys = [one.apart for one in slices]
+    keys = [one.apart() for one in slices]
     for position in range(len(keys[0])):
         parts = _split(slices, [key[position : position + 1] for key in keys])
         if len(parts) > 1 and all(_places_are_single(part) for part in parts):

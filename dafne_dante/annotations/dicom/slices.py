@@ -6,8 +6,8 @@ Invariants: an element of a frame goes before the same element of the whole file
 apart (echo, time, diffusion, part of a complex number) is kept as one key, in which absent is a value, too.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
@@ -17,7 +17,7 @@ from dafne_dante.annotations.dicom.elements import (
     has_element,
     items,
     numbers,
-    text,
+    texts,
     whole_number,
 )
 from dafne_dante.annotations.dicom.files import DicomFile
@@ -52,7 +52,7 @@ class Slice:
         plane: where it lies.
         thickness_mm: of the slice, or between slices, as the header claims; 0 when it says nothing.
         slope, intercept: from stored to real values.
-        apart: what tells it from others of the same place, in the order of `APART`.
+        groups: the functional groups that describe it, the frame's own first; none for a file of its own.
     """
 
     file: DicomFile
@@ -61,7 +61,11 @@ class Slice:
     thickness_mm: float
     slope: float
     intercept: float
-    apart: tuple[str, ...]
+    groups: tuple[Dataset, ...] = field(repr=False)
+
+    def apart(self) -> tuple[str, ...]:
+        """What may tell it from others of the same place; read only when there are any."""
+        return tuple(_told(keyword, macro, self.groups, self.file.header) for keyword, macro in _APART.items())
 
 
 def slices_of(file: DicomFile) -> list[Slice]:
@@ -76,7 +80,7 @@ def slices_of(file: DicomFile) -> list[Slice]:
         return list(_frames(file, shape))
     if has_element(header, "NumberOfFrames") and whole_number(header, "NumberOfFrames", 1, MAX_FRAMES) > 1:
         raise DicomFault("expected a position for every frame, found frames without any")
-    return [_slice(file, 0, [header], [header], shape)]
+    return [_slice(file, 0, (), shape)]
 
 
 def _frames(file: DicomFile, shape: tuple[int, int]) -> Iterator[Slice]:
@@ -86,45 +90,41 @@ def _frames(file: DicomFile, shape: tuple[int, int]) -> Iterator[Slice]:
         raise DicomFault(f"expected a description of each of {count} frames, found {len(groups)}; export it again")
     shared = first_item(file.header, "SharedFunctionalGroupsSequence") or Dataset()
     for number, group in enumerate(groups):
-        yield _slice(file, number, [group, shared], [file.header], shape)
+        yield _slice(file, number, (group, shared), shape)
 
 
-def _slice(file: DicomFile, frame: int, groups: list[Dataset], whole: list[Dataset], shape: tuple[int, int]) -> Slice:
-    """`groups` are searched through their macros, `whole` as it is."""
-    position = _holder("PlanePositionSequence", "ImagePositionPatient", groups, whole)
-    directions = _holder("PlaneOrientationSequence", "ImageOrientationPatient", groups, whole)
-    measures = _holder("PixelMeasuresSequence", "PixelSpacing", groups, whole)
+def _slice(file: DicomFile, frame: int, groups: tuple[Dataset, ...], shape: tuple[int, int]) -> Slice:
+    position = _holder("PlanePositionSequence", "ImagePositionPatient", groups, file.header)
+    directions = _holder("PlaneOrientationSequence", "ImageOrientationPatient", groups, file.header)
+    measures = _holder("PixelMeasuresSequence", "PixelSpacing", groups, file.header)
     if position is None or directions is None or measures is None:
         raise DicomFault("expected the position, orientation and pixel spacing of a slice in the patient, found none")
-    values = _holder("PixelValueTransformationSequence", "RescaleSlope", groups, whole) or Dataset()
+    values = _holder("PixelValueTransformationSequence", "RescaleSlope", groups, file.header)
     return Slice(
         file,
         frame,
         read_plane(position, directions, measures, shape),
         _optional(measures, "SpacingBetweenSlices") or _optional(measures, "SliceThickness"),
-        _optional(values, "RescaleSlope", 1.0),
-        _optional(values, "RescaleIntercept"),
-        tuple(_told(keyword, macro, groups, whole) for keyword, macro in _APART.items()),
+        1.0 if values is None else _optional(values, "RescaleSlope", 1.0),
+        0.0 if values is None else _optional(values, "RescaleIntercept"),
+        groups,
     )
 
 
-def _holder(macro: str, keyword: str, groups: list[Dataset], whole: list[Dataset]) -> Dataset | None:
+def _holder(macro: str, keyword: str, groups: Sequence[Dataset], whole: Dataset) -> Dataset | None:
     """What holds the element: the first macro of a group that does, else the whole object."""
     for group in groups:
-        item = first_item(group, macro)
+        item = first_item(group, macro) if macro else None
         if item is not None and has_element(item, keyword):
             return item
-    return next((one for one in whole if has_element(one, keyword)), None)
+    return whole if has_element(whole, keyword) else None
 
 
-def _told(keyword: str, macro: str, groups: list[Dataset], whole: list[Dataset]) -> str:
-    holder = _holder(macro or "SharedFunctionalGroupsSequence", keyword, groups, whole)
+def _told(keyword: str, macro: str, groups: Sequence[Dataset], whole: Dataset) -> str:
+    holder = _holder(macro, keyword, groups, whole)
     if holder is None:
         return ""
-    if keyword in {"ImageType", "FrameType"}:
-        value = holder.get(keyword)
-        return "\\".join(map(str, value)) if isinstance(value, list) or hasattr(value, "__iter__") else str(value)
-    return text(holder, keyword)
+    return "\\".join(texts(holder, keyword))
 
 
 def _optional(dataset: Dataset, keyword: str, default: float = 0.0) -> float:

@@ -1,4 +1,4 @@
-"""Commands around the site's case store: add, list, show, remove, verify, export."""
+"""Commands around the site's case store: add, scan, list, show, remove, verify, export."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,6 +44,36 @@ def add(
     }
     text = [f"{added.case_id} {added.outcome}: {name}" for name, added in kept.added]
     text += [f"{case_id} dropped: the store is limited (keep_cases, keep_days, keep_gib)" for case_id in kept.dropped]
+    print_object(answer, as_json=as_json, text=lambda: "\n".join(text))
+
+
+@cases.command()
+def scan(
+    again: Annotated[bool, typer.Option("--again", help="Tell again why studies were refused before.")] = False,
+    quiet: Annotated[float, typer.Option(min=0, help="Seconds that nothing must have touched a study.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Look into the watch folders of the settings once, and keep what is new, changed and complete."""
+    from dafne_dante.plugin.watching import keep_new
+
+    kept = keep_new(load_settings(), say=_say, again=again, quiet_s=quiet)
+    found = kept.scan
+    for left in found.left:
+        _say(f"left {left.reason if left.reason.startswith(left.name) else f'{left.name}: {left.reason}'}")
+    for waiting in found.waiting:
+        _say(f"waiting for {waiting.name}: {waiting.reason}")
+    pairs = list(zip(found.taken, kept.added, strict=True))
+    dropped = [case_id for added in kept.added for case_id in added.dropped]
+    answer = {
+        "added": [{"name": one.name, "case_id": one.case_id, "outcome": added.outcome} for one, added in pairs],
+        "dropped": dropped,
+        "waiting": [{"name": waiting.name, "reason": waiting.reason} for waiting in found.waiting],
+        "left": [{"name": left.name, "reason": left.reason} for left in found.left],
+        "unchanged": found.unchanged,
+    }
+    text = [f"{one.case_id} {added.outcome}: {one.name}" for one, added in pairs]
+    text += [f"{case_id} dropped: the store is limited (keep_cases, keep_days, keep_gib)" for case_id in dropped]
+    text.append(f"{len(pairs)} kept, {len(found.waiting)} waiting, {found.unchanged} unchanged, {len(found.left)} left")
     print_object(answer, as_json=as_json, text=lambda: "\n".join(text))
 
 

@@ -18,9 +18,10 @@ __all__ = ["apply", "evaluate", "improve", "inspect", "predict", "train"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Data = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Option(
-        help="Labelled studies: a folder or a file with NIfTI, DICOM or Dafne bundles, mixed if need be; repeatable."
+        help="Labelled studies: a folder or a file with NIfTI, DICOM or Dafne bundles, mixed if need be; repeatable. "
+        "The cases that this site keeps (`cases list`) when left out.",
     ),
 ]
 Series = Annotated[
@@ -35,8 +36,8 @@ Seed = Annotated[int, typer.Option(min=0, help="One seed, one result.")]
 
 
 def train(
-    data: Data,
     out: Out,
+    data: Data = None,
     architecture: Annotated[str, typer.Option(help="unet3d.")] = "unet3d",
     epochs: Epochs = None,
     seed: Seed = 0,
@@ -54,7 +55,7 @@ def train(
     if architecture != "unet3d":
         raise typer.BadParameter(f"expected unet3d, found {architecture}", param_hint="--architecture")
     with results_folder(out) as folder:
-        collection = collect_cases(CaseRequest(tuple(data), series, skip_faulty), load_settings().annotations)
+        collection = collect_cases(CaseRequest(tuple(data or ()), series, skip_faulty), load_settings(), say=_say)
         _tell(collection)
         cases = collection.cases
         bar, move = epoch_bar("train")
@@ -81,8 +82,8 @@ def train(
 
 
 def improve(
-    data: Data,
     out: Out,
+    data: Data = None,
     base: Annotated[Path | None, typer.Option(help="The global model as a file.")] = None,
     server: Annotated[str | None, typer.Option(help="Base URL of the federation server.")] = None,
     model_type: Annotated[str, typer.Option("--type", help="The model's type on the server.")] = "",
@@ -105,7 +106,7 @@ def improve(
         raise typer.BadParameter(f"expected one of {', '.join(METHOD_NAMES)}, found {method}", param_hint="--method")
     settings = load_settings()
     client = _client(server) if server else None
-    cases = CaseRequest(tuple(data), series, skip_faulty)
+    cases = CaseRequest(tuple(data or ()), series, skip_faulty)
     request = ImprovementRequest(cases, out, base, model_type, method, epochs, seed, upload)
     collected: list[Collection] = []
 
@@ -121,7 +122,7 @@ def improve(
             client=client,
             progress=Progress(
                 collected=tell,
-                stage=lambda text: errors_console.print(text, markup=False),
+                stage=_say,
                 epoch=lambda record, total: move(record.epoch, total, record.dice["mean"]),
             ),
         )
@@ -172,7 +173,7 @@ def predict(
 
 def evaluate(
     model: Annotated[Path, typer.Option(help="A .model file.")],
-    data: Data,
+    data: Data = None,
     series: Series = None,
     skip_faulty: SkipFaulty = False,
     as_json: Json = False,
@@ -186,10 +187,11 @@ def evaluate(
 
     loaded = read_model(model)
     collection = collect_cases(
-        CaseRequest(tuple(data), series, skip_faulty),
-        load_settings().annotations,
+        CaseRequest(tuple(data or ()), series, skip_faulty),
+        load_settings(),
         labels=loaded.plan.labels,
         contrasts=loaded.plan.in_channels,
+        say=_say,
     )
     _tell(collection)
     network = build_network(loaded.plan, loaded.weights).to(choose_device())
@@ -233,7 +235,11 @@ def _tell(collection: "Collection") -> None:
     from dafne_dante.annotations.collect import sentences
 
     for line in sentences(collection):
-        errors_console.print(line, markup=False)
+        _say(line)
+
+
+def _say(text: str) -> None:
+    errors_console.print(text, markup=False)
 
 
 def _check_source(base: Path | None, server: str | None, model_type: str, upload: bool) -> None:

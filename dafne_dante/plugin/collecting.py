@@ -1,6 +1,6 @@
-"""From what a person named, and what the settings say, to the cases of a run."""
+"""From what a person named, or the site keeps, to the cases of a run, as the settings say."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,12 @@ from dafne_dante.annotations.collect import Collection, collect
 from dafne_dante.annotations.labels import LabelNames
 from dafne_dante.annotations.reading import Reading
 from dafne_dante.annotations.search import find_studies_in
+from dafne_dante.annotations.store.opening import limits_of, store_exists, store_folder, store_key
+from dafne_dante.annotations.store.store import CaseStore
+from dafne_dante.annotations.store.stored import find_stored_studies
 from dafne_dante.annotations.study import EmptySlices
-from dafne_dante.config import AnnotationSettings
+from dafne_dante.config import AnnotationSettings, Settings
+from dafne_dante.errors import NotEnoughCasesError
 
 __all__ = ["CaseRequest", "account", "collect_cases", "reading_of"]
 
@@ -21,26 +25,49 @@ class CaseRequest:
     """Which labelled studies to use.
 
     Attributes:
-        paths: folders and files, of any kind and mixed.
+        paths: folders and files, of any kind and mixed; none for the cases that the site keeps.
         series: the DICOM series to use, by UID or description; None for those that labels refer to.
         skip_faulty: leave single studies of a dataset instead of all of it.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...] = ()
     series: str | None = None
     skip_faulty: bool = False
 
 
 def collect_cases(
     request: CaseRequest,
-    settings: AnnotationSettings,
+    settings: Settings,
     *,
     labels: Sequence[str] | None = None,
     contrasts: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Collection:
-    """Find and read them; arguments and errors as for `annotations.collect.collect`."""
-    found = find_studies_in(request.paths, series=request.series)
-    return collect(found, labels, reading_of(settings), contrasts=contrasts, skip_faulty=request.skip_faulty)
+    """Find and read them; `say` gets what a person should know of the store's key.
+
+    Raises:
+        NotEnoughCasesError: nothing was named and the site keeps no case; or as for `annotations.collect.collect`.
+        TrustError: the key of the site's store is lost or not the right one.
+        StorageError: the store cannot be read.
+    """
+    wishes = settings.annotations
+    if request.paths:
+        found, reading = find_studies_in(request.paths, series=request.series), reading_of(wishes)
+    else:
+        store, key = _kept(settings, say)
+        found, reading = find_stored_studies(store), reading_of(wishes, key)
+    return collect(found, labels, reading, contrasts=contrasts, skip_faulty=request.skip_faulty)
+
+
+def _kept(settings: Settings, say: Callable[[str], None]) -> tuple[CaseStore, bytes]:
+    """The site's store, which must be there, and the key of its case ids."""
+    if not store_exists(settings):
+        raise NotEnoughCasesError(
+            "expected labelled studies, found none named and none kept; name a folder with --data, or fill the store: "
+            "dafne-dante cases add FOLDER"
+        )
+    key = store_key(settings, say=say)
+    return CaseStore(store_folder(settings), key, limits=limits_of(settings)), key.case_ids
 
 
 def reading_of(settings: AnnotationSettings, key: bytes | None = None) -> Reading:

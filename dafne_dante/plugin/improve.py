@@ -159,7 +159,9 @@ def _prepare(
     """The base model, the site's cases, and how well the one does on the others."""
     base = _obtain_base(request, client, folder, progress)
     plan = base.model.plan
-    collection = collect_cases(request.data, settings.annotations, labels=plan.labels, contrasts=plan.in_channels)
+    collection = collect_cases(
+        request.data, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage
+    )
     progress.collected(collection)
     training, held_out = hold_out(collection.cases, seed=request.seed)
     progress.stage(f"{len(training)} cases to learn from, {len(held_out)} held out")

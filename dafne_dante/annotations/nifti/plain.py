@@ -9,21 +9,23 @@
 `.nii` is as good as `.nii.gz`. Labels are sorted by name, and where masks overlap the later label counts, both as
 stock Dafne does.
 
-Invariants: every case has a mask for every label of the folder. A missing file may mean "absent", "not drawn yet" or
-"mistyped", and to guess would teach the network that a structure is background, so the folder is refused. For the
-same reason no NIfTI file is passed over.
+Invariants: no NIfTI file is passed over. `find_plain_studies` demands a mask for every label of the folder of every
+case: a missing file may mean "absent", "not drawn yet" or "mistyped", and to guess would teach the network that a
+structure is background. `find_plain_here` gives each case the labels that it has, and leaves that to who reads it.
 """
 
 from pathlib import Path
 
 from dafne_dante.annotations.labels import label_key
 from dafne_dante.annotations.nifti.files import Masks, NiftiStudy, checked_label, list_folder, nifti_files
+from dafne_dante.annotations.study import Found, Left
 from dafne_dante.errors import AnnotationError
 
-__all__ = ["find_plain_studies"]
+__all__ = ["find_plain_here", "find_plain_studies"]
 
 _SEPARATOR = "_mask_"
 _PREFIX = "mask_"
+_IMAGE = "image"
 _HELP = "expected <case>.nii.gz and <case>_mask_<label>.nii.gz, or <case>/image.nii.gz and <case>/mask_<label>.nii.gz"
 
 _MaskFiles = dict[str, tuple[str, Path]]
@@ -47,6 +49,49 @@ def find_plain_studies(folder: Path) -> list[NiftiStudy]:
     return _complete(side_by_side or in_folders)
 
 
+def find_plain_here(folder: Path) -> Found:
+    """The studies of one folder, without those of the folders in it; what is incomplete is left with the reason.
+
+    Raises:
+        AnnotationError: two files share one name but for the ending.
+        StorageError: the folder cannot be listed.
+    """
+    files = nifti_files(list_folder(folder))
+    if _IMAGE in files or any(stem.startswith(_PREFIX) for stem in files):
+        return _case_here(folder)
+    masks = {stem for stem in files if _SEPARATOR in stem}
+    studies: list[NiftiStudy] = []
+    left = [
+        Left(files[stem].name, f"expected the image {stem.partition(_SEPARATOR)[0]}.nii.gz beside its mask, found none")
+        for stem in sorted(masks)
+        if stem.partition(_SEPARATOR)[0] not in files
+    ]
+    for stem in sorted(files.keys() - masks):
+        own = {one: files[one] for one in (stem, *sorted(masks)) if one == stem or one.startswith(stem + _SEPARATOR)}
+        try:
+            studies += [_study(found) for found in _cases_side_by_side(own)]
+        except AnnotationError as error:
+            left.append(Left(stem, str(error)))
+    return Found(tuple(studies), tuple(left))
+
+
+def _case_here(folder: Path) -> Found:
+    try:
+        found = _case_in_folder(folder)
+        return Found((_study(found),) if found else ())
+    except AnnotationError as error:
+        return Found(left=(Left(folder.name, str(error)),))
+
+
+def _study(found: _Found) -> NiftiStudy:
+    """A case with the labels that it has, by name; AnnotationError when it has none."""
+    case, images, masks = found
+    if not masks:
+        raise AnnotationError(f"case {case!r} has no mask; {_HELP}")
+    drawn = sorted(masks.values())
+    return NiftiStudy(case, images, tuple(name for name, _ in drawn), Masks(tuple(path for _, path in drawn)))
+
+
 def _cases_side_by_side(files: dict[str, Path]) -> list[_Found]:
     images = {stem: path for stem, path in files.items() if _SEPARATOR not in stem}
     masks: dict[str, _MaskFiles] = {stem: {} for stem in images}
@@ -66,7 +111,7 @@ def _case_in_folder(folder: Path) -> _Found | None:
     if not files:
         return None
     images: list[Path] = []
-    while (stem := f"image{len(images) + 1}" if images else "image") in files:
+    while (stem := f"{_IMAGE}{len(images) + 1}" if images else _IMAGE) in files:
         images.append(files.pop(stem))
     if not images:
         raise AnnotationError(f"case {folder.name!r}: expected image.nii.gz in its folder, found none; {_HELP}")

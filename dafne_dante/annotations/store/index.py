@@ -61,10 +61,11 @@ class Rows:
         return [_row(*found) for found in self._connection.execute(query)]
 
     def get(self, case_id: str) -> Row | None:
-        """The row of a case."""
-        query = f"SELECT {_COLUMNS} FROM cases WHERE case_id = ?"  # noqa: S608 (no input)
-        found = self._connection.execute(query, (case_id,)).fetchone()
-        return _row(*found) if found else None
+        """The row of a case, also where damage to the order of the rows hides it from a search."""
+        row = self._sought(case_id)
+        if row is not None and row.case_id == case_id:
+            return row
+        return next((row for row in self.all() if row.case_id == case_id), None)
 
     def put(self, row: Row) -> None:
         """Bind the case to this file; a file that it had before is doomed."""
@@ -75,6 +76,8 @@ class Rows:
     def drop(self, case_id: str) -> bool:
         """Forget the case and doom its file; whether there was one."""
         row = self.get(case_id)
+        if row != self._sought(case_id):
+            raise sqlite3.DatabaseError("database disk image is malformed")  # or another case would be dropped
         if row is None:
             return False
         self.doom(row.file)
@@ -96,11 +99,19 @@ class Rows:
     def key_check(self) -> bytes:
         """What tells whether a key is this store's; empty in a new index."""
         found = self._connection.execute("SELECT value FROM facts WHERE name = ?", (_KEY_CHECK,)).fetchone()
-        return bytes(found[0]) if found else b""
+        if found is None:
+            return b""
+        return found[0] if isinstance(found[0], bytes) else b"damaged"
 
     def set_key_check(self, value: bytes) -> None:
         """Written once, with the index."""
         self._connection.execute("INSERT INTO facts VALUES (?, ?)", (_KEY_CHECK, value))
+
+    def _sought(self, case_id: str) -> Row | None:
+        """What SQLite finds for the case: in a damaged database nothing, or another case."""
+        query = f"SELECT {_COLUMNS} FROM cases WHERE case_id = ?"  # noqa: S608 (no input)
+        found = self._connection.execute(query, (case_id,)).fetchone()
+        return _row(*found) if found else None
 
     def fault(self) -> str:
         """What SQLite finds wrong with the database, in its words; empty when nothing is."""

@@ -1,13 +1,14 @@
 """Whole studies as an archive would hold them, written from a Case: image series, segmentations, structure sets.
 
-A *canary* is a text that must never come out again; `poison` writes one into every element that can hold text.
+A *canary* is a text that must never come out again; `poison` writes one, of at most 16 characters,
+into every element that can hold text.
 """
 
 import numpy as np
 from contourpy import contour_generator
 from dicom_labels import image_slices, lps_of, save, segmentation, structure_set
 
-NAMES, LONG_TEXTS = ("PN",), ("LT", "ST", "UT", "UC", "LO", "SH", "AE")
+TEXTS = ("PN", "LT", "ST", "UT", "UC", "LO", "SH", "AE")
 KEPT = {"Modality", "SegmentLabel", "ROIName", "ImageType", "PhotometricInterpretation", "BodyPartExamined"}
 """Elements whose text is a code with a meaning, or a label's name."""
 MORE_TEXT = (
@@ -22,14 +23,14 @@ DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "PatientBi
 def poison(dataset, canary, date):
     """Put the canary into every text element, the date into every date; a private block gets one, too."""
     for keyword in MORE_TEXT:
-        setattr(dataset, keyword, canary[:16] if keyword in {"AccessionNumber", "StudyID", "StationName"} else canary)
+        setattr(dataset, keyword, canary)
     for keyword in DATES:
         setattr(dataset, keyword, date)
     block = dataset.private_block(0x0011, canary, create=True)
     block.add_new(0x01, "LO", canary)
     for element in dataset.iterall():
-        if element.VR in NAMES + LONG_TEXTS and element.keyword not in KEPT:
-            element.value = canary[:16] if element.VR in {"SH", "AE"} else canary
+        if element.VR in TEXTS and element.keyword not in KEPT:
+            element.value = f"{canary}^{canary}" if element.VR == "PN" else canary
     return dataset
 
 
@@ -54,7 +55,7 @@ def write_segmentation(path, slices, case, *, names=None, prepare=lambda dataset
     return save(prepare(segmentation(slices, named)), path)
 
 
-def write_structure_set(path, slices, case):
+def write_structure_set(path, slices, case, *, prepare=lambda dataset: dataset):
     """An RTSTRUCT of a case's labels: contours at half height between voxel centres."""
     regions = []
     for label, mask in masks_of(case).items():
@@ -65,4 +66,4 @@ def write_structure_set(path, slices, case):
                 indices = np.stack([line[:, 1] - 1, line[:, 0] - 1, np.full(len(line), k), np.ones(len(line))])
                 contours.append((lps_of(case.affine) @ indices)[:3].T)
         regions.append((label, contours))
-    return save(structure_set(slices, regions), path)
+    return save(prepare(structure_set(slices, regions)), path)

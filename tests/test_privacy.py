@@ -23,7 +23,7 @@ WORDS = (CANARY, DATE, UID, "1937-04-17", "17.04.1937")
 
 @pytest.fixture
 def archive(tmp_path):
-    """Two segmentations and two structure sets with canaries in every text, in folders and files that are called after them."""
+    """Two segmentations and two structure sets with canaries in every text, in folders that are called after them."""
     folder = tmp_path / f"PACS-{CANARY}"
     for number in range(4):
         case = make_case(60 + number, **NEW_SCANNER)

@@ -12,8 +12,8 @@ from limbs import EVERY_FIFTH, limb_plan, make_limb, partly, taken_as_background
 
 from dafne_dante.adaptation.method import method_named
 from dafne_dante.models.build import build_network
-from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.augmentation import Strengths
+from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.loop import Recipe, fit
 from dafne_dante.training.prepared import prepare_cases
 

@@ -73,7 +73,11 @@ def read_bounded(path: Path, *, max_bytes: int) -> bytes:
     """Return the file's bytes; StorageError when it is missing, unreadable or longer than `max_bytes`."""
     try:
         with path.open("rb") as stream:
-            content = stream.read(max_bytes + 1)
+            # As much memory is taken as is asked for, whether it is there or not.
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(min(size, max_bytes) + 1)
+            if size < len(content) <= max_bytes:  # it grew, or is no common file
+                content += stream.read(max_bytes + 1 - len(content))
     except OSError as error:
         raise StorageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error
     if len(content) > max_bytes:

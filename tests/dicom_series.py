@@ -2,7 +2,7 @@
 
 import numpy as np
 from dicom_labels import save
-from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, JPEGLSLossless, RLELossless
 
 from dafne_dante.annotations.dicom.files import read_headers
 from dafne_dante.annotations.dicom.image import read_series
@@ -46,7 +46,7 @@ def read_only(folder):
 
 
 def transcoded(dataset, syntax):
-    if syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless):
+    if syntax in (RLELossless, JPEGLSLossless):
         dataset.compress(syntax, generate_instance_uid=False)
         return dataset
     dataset.file_meta.TransferSyntaxUID = syntax

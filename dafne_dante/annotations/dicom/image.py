@@ -68,14 +68,14 @@ def read_series(series: DicomSeries) -> DicomVolume:
     """
     with told_of(series.files[0].name):
         stack = stack_slices(series.slices)
-        volume = _read(stack)
+        volume, notes = _read(stack), _notes(stack)
     return DicomVolume(
         volume=volume,
         affine=stack.affine,
         sop_instance_uids=tuple(one.file.sop_instance_uid for one in stack.slices),
         frame_numbers=tuple(one.frame + 1 for one in stack.slices),
         frame_of_reference_uid=series.frame_of_reference_uid,
-        notes=_notes(stack),
+        notes=notes,
     )
 
 

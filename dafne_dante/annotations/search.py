@@ -11,8 +11,11 @@ entries do not exist for us; the order of the result does not depend on the file
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from dafne_dante.annotations.dafne.bundle import find_bundle_studies
+from dafne_dante.annotations.dafne.npz import ENDING
 from dafne_dante.annotations.dicom.studies import find_dicom_studies
 from dafne_dante.annotations.nifti.files import NiftiStudy, list_folder
 from dafne_dante.annotations.nifti.nnunet import find_nnunet_studies, is_nnunet_folder
@@ -99,6 +102,8 @@ def _look_at_files(files: Sequence[Path], search: _Search) -> None:
     for path in files:
         if _is_nifti(path):
             search.take(path.name, lambda: _refuse("expected an image with its labels; name the folder of both"))
+        elif path.name.lower().endswith(ENDING):
+            search.take(path.name, partial(find_bundle_studies, [path]))
         else:
             search.others.append(path)
 

@@ -10,8 +10,8 @@ Facts, from running the DICOM writer that Dafne 2.1.0a0 uses (ormir-pyvoxel 0.0.
   a new instance UID. Sometimes `NumberOfFrames` 1 is added.
 - Pixels are never compressed. They are 0 and 1 in as many bits as the image had (8 or 16), whatever BitsStored says;
   in the compact form they are the sum, over the labels, of the numbers that `legend.csv` gives them.
-- `legend.csv` has a line "Value,Label", then "<number>,<name>" a line from 1 on, without quotes round the name. Where
-  two labels overlap the sum is another label's number or none: 1 + 2 is 3. That cannot be undone.
+- Where two labels overlap the sum is another label's number or none: 1 + 2 is 3. That cannot be undone. How
+  `legend.csv` is written: see `dafne.legend`.
 
 Invariants
 - Such a folder would pass for a second copy of its image, so it is told apart before series are grouped: every DICOM
@@ -29,13 +29,13 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from dafne_dante.annotations.dafne.legend import MAX_VALUE, read_legend
 from dafne_dante.annotations.dicom.elements import DicomFault, read_object, text, told_of, understood, whole_number
 from dafne_dante.annotations.dicom.files import DicomFile
 from dafne_dante.annotations.dicom.planes import Lattice, place_plane, read_plane
 from dafne_dante.annotations.dicom.referenced import References
 from dafne_dante.annotations.nifti.files import checked_label
 from dafne_dante.annotations.study import EmptySlices, Left
-from dafne_dante.durable import read_bounded
 from dafne_dante.errors import AnnotationError, DanteError, UnknownLabelError
 from dafne_dante.types import Volume
 
@@ -46,10 +46,7 @@ SIDE_FILES = (LEGEND_FILE, "legend_itk-snap.txt")
 """Names of what Dafne writes beside the slices of a compact export."""
 
 _SLICE_NAME = re.compile(r"image\d{4,}\.dcm")
-_LEGEND_START = "Value,Label"
-_MAX_LEGEND_BYTES = 1 << 20
 _MAX_SLICE_BYTES = 256 << 20
-_MAX_VALUE = 65_534
 _MAX_EDGE = 65_535
 
 
@@ -98,9 +95,9 @@ class MaskExport:
     def _ranks_of_values(self, ranks: Mapping[str, int]) -> Volume:
         """(65536,) uint16: the rank of each stored value, 65535 for one that stands for nothing."""
         if self.values is None:
-            table = np.full(_MAX_VALUE + 2, ranks.get(self.labels[0], 0), dtype=np.uint16)
+            table = np.full(MAX_VALUE + 2, ranks.get(self.labels[0], 0), dtype=np.uint16)
         else:
-            table = np.full(_MAX_VALUE + 2, _MAX_VALUE + 1, dtype=np.uint16)
+            table = np.full(MAX_VALUE + 2, MAX_VALUE + 1, dtype=np.uint16)
             for label, value in zip(self.labels, self.values, strict=True):
                 table[value] = ranks.get(label, 0)
         table[0] = 0
@@ -140,7 +137,7 @@ def _export_of(folder: Path, files: Sequence[DicomFile]) -> MaskExport | None:
     slices = tuple(sorted(file.path for file in files))
     legend = folder / LEGEND_FILE
     if legend.is_file():
-        values = _read_legend(legend)
+        values = read_legend(legend)
     elif _are_masks(slices):
         values = {checked_label(folder.name, folder.name): 0}
     else:
@@ -154,35 +151,12 @@ def _export_of(folder: Path, files: Sequence[DicomFile]) -> MaskExport | None:
     return MaskExport(folder, slices, tuple(values), tuple(values.values()) if legend.is_file() else None, references)
 
 
-def _read_legend(path: Path) -> dict[str, int]:
-    """Label to value, in the order of the file."""
-    content = read_bounded(path, max_bytes=_MAX_LEGEND_BYTES)
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        lines = content.decode("cp1252", errors="replace").splitlines()  # Dafne on Windows
-    rows = [line.partition(",") for line in lines[1:] if line.strip()]
-    values = [int(value) if value.isdecimal() and len(value) <= 5 else 0 for value, _, _ in rows]
-    if (
-        not lines
-        or lines[0].strip() != _LEGEND_START
-        or not rows
-        or not all(0 < value <= _MAX_VALUE for value in values)
-    ):
-        raise AnnotationError(
-            f"{path.name}: expected {_LEGEND_START!r} and a number and a name a line; export it again"
-        )
-    found = {checked_label(name, path.name): value for value, (_, _, name) in zip(values, rows, strict=True)}
-    if len(found) != len(rows) or len(set(values)) != len(rows):
-        raise AnnotationError(f"{path.name}: expected every number and every name once, found one twice; correct it")
-    return found
-
-
 def _are_masks(paths: Sequence[Path]) -> bool:
     """Whether every stored pixel is 0 or 1; of an image, hardly more than the first file is opened."""
     try:
-        return all(int(values.max(initial=0)) <= 1 for values in _stored_slices(paths))
-    except DicomFault:
+        with told_of("the folder"):
+            return all(int(values.max(initial=0)) <= 1 for values in _stored_slices(paths))
+    except AnnotationError:
         return False
 
 
@@ -210,7 +184,7 @@ def _stored(dataset: Dataset, shape: tuple[int, int]) -> Volume:
 
 
 def _check_known(drawn: Volume) -> None:
-    if drawn.max(initial=0) > _MAX_VALUE:
+    if drawn.max(initial=0) > MAX_VALUE:
         raise DicomFault(
             f"expected values that {LEGEND_FILE} names, found another: labels overlap; export one folder a label",
             UnknownLabelError,

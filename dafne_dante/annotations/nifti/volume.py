@@ -26,12 +26,12 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
-from dafne_dante.annotations.geometry import affine_fault
+from dafne_dante.annotations.geometry import Shape, affine_fault
 from dafne_dante.durable import write_atomically
 from dafne_dante.errors import GeometryMismatchError, StorageError, UnreadableImageError
 from dafne_dante.types import Affine, Segmentation, Volume
 
-__all__ = ["ENDINGS", "MAX_BYTES", "MAX_VOXELS", "read_volume", "write_segmentation"]
+__all__ = ["ENDINGS", "MAX_BYTES", "MAX_VOXELS", "read_geometry", "read_volume", "write_segmentation"]
 
 ENDINGS = (".nii.gz", ".nii")
 MAX_BYTES = 4 << 30
@@ -67,15 +67,34 @@ def read_volume(path: Path, *, max_bytes: int = MAX_BYTES, max_voxels: int = MAX
         UnreadableImageError: not a readable file, not NIfTI, truncated or damaged, larger than allowed, more than
             one volume, complex or colour voxels, NaN or infinity, a unit other than millimetres, a useless affine.
     """
+    return _opened(path, max_bytes, lambda stream, available: _read(stream, available, max_voxels))
+
+
+def read_geometry(path: Path) -> tuple[Shape, Affine]:
+    """What the header of a file says of its grid: voxels along its own axes, and the affine (4, 4).
+
+    Raises:
+        UnreadableImageError: a header that `read_volume` would refuse; the voxels are not looked at.
+    """
+
+    def read(stream: _Stream, available: int) -> tuple[Shape, Affine]:
+        header = _read_header(stream)
+        return _one_volume(header, MAX_VOXELS), _read_affine(header)
+
+    return _opened(path, MAX_BYTES, read)
+
+
+def _opened(path: Path, max_bytes: int, read: Callable[[_Stream, int], _Answer]) -> _Answer:
+    """What `read` makes of the unpacked stream and of the most bytes that it can yield; UnreadableImageError."""
     try:
         size = _size_of_file(path, max_bytes)
         with path.open("rb") as raw:
             compressed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             if not compressed:
-                return _read(raw, size, max_voxels)
+                return read(raw, size)
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                return _read(unpacked, size * _MAX_DEFLATE_RATIO, max_voxels)
+                return read(unpacked, size * _MAX_DEFLATE_RATIO)
     except _Fault as fault:
         raise UnreadableImageError(f"{path.name}: {fault}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -157,7 +176,7 @@ def _checked_header(kind: type[Nifti1Header], block: bytes) -> Any:
     return header
 
 
-def _one_volume(header: Any, max_voxels: int) -> tuple[int, int, int]:
+def _one_volume(header: Any, max_voxels: int) -> Shape:
     shape = tuple(int(size) for size in _understood(header.get_data_shape))
     if not shape or min(shape) < 1:
         raise _Fault(f"expected three axes of at least one voxel, found {shape}")

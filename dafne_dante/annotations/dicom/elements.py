@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from decimal import DecimalException
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from dafne_dante.annotations.nifti.files import checked_label
@@ -76,6 +78,7 @@ FOREIGN_ERRORS = (
 """All that pydicom, its decoders and highdicom raise over a file that is damaged."""
 _MAX_NUMBER = 1e9  # millimetres: nothing in a patient is farther away
 _DECIMALS = ("DS", "UN", None)  # UN: what explicit VR makes of more than 64 KiB; None: implicit VR
+_PLAIN_TEXT = ("CS", "UI")
 _META_START = 132  # preamble and "DICM" (PS3.10, 7.1)
 _GROUP_LENGTH_BYTES = 12
 
@@ -160,6 +163,9 @@ def check_still_there(wanted: Iterable[str], labels: Iterable[str]) -> None:
 
 def has_element(dataset: Dataset, keyword: str) -> bool:
     """Whether the element is there and not empty."""
+    stored = _unconverted(dataset, keyword)
+    if stored is not None and stored.value.strip(b" \0"):
+        return True
     return _value(dataset, keyword) not in (None, "", [])
 
 
@@ -182,6 +188,10 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
 
 def text(dataset: Dataset, keyword: str) -> str:
     """One string, trimmed; empty when the element is absent."""
+    stored = _unconverted(dataset, keyword)
+    if stored is not None and stored.VR in _PLAIN_TEXT and stored.value.isascii():
+        first: bytes = stored.value.split(b"\\", 1)[0]
+        return first.decode("ascii").strip(" \0")
     found = _value(dataset, keyword)
     if isinstance(found, MultiValue):
         found = found[0] if len(found) else ""
@@ -206,7 +216,12 @@ def label_text(dataset: Dataset, keyword: str) -> str:
 
 def whole_number(dataset: Dataset, keyword: str, lowest: int, highest: int) -> int:
     """One whole number in the range, both ends included."""
-    found = _value(dataset, keyword)
+    stored = _unconverted(dataset, keyword)
+    found: Any
+    if stored is not None and stored.VR == "US" and len(stored.value) == 2:
+        found = int.from_bytes(stored.value, "little" if stored.is_little_endian else "big")
+    else:
+        found = _value(dataset, keyword)
     if isinstance(found, bool) or not isinstance(found, int) or not lowest <= found <= highest:
         seen = found if isinstance(found, int) else "none" if found is None else "something else"
         raise DicomFault(f"expected {keyword} from {lowest} to {highest}, found {seen}; export it again")
@@ -218,8 +233,8 @@ def numbers(dataset: Dataset, keyword: str, count: int | None = None) -> Volume:
 
     Decimal strings that pydicom has not converted yet are converted here at once: contours hold a million of them.
     """
-    stored: Any = understood(f"numbers in {keyword}", dataset.get_item, keyword)
-    if isinstance(stored, RawDataElement) and isinstance(stored.value, bytes) and stored.VR in _DECIMALS:
+    stored = _unconverted(dataset, keyword)
+    if stored is not None and stored.VR in _DECIMALS:
         pieces: Any = stored.value.rstrip(b" \0").split(b"\\")
     else:
         pieces = _value(dataset, keyword)
@@ -236,5 +251,25 @@ def _as_floats(pieces: list[Any]) -> Volume:
     return np.asarray(pieces).astype(np.float64).reshape(-1)
 
 
+def _unconverted(dataset: Dataset, keyword: str) -> Any:
+    """The element as it is in the file, its value bytes; None where pydicom has made something of it, or it is absent.
+
+    pydicom's conversion is half of the time of reading a series; simple values need none of it.
+    """
+    tag = _tag(keyword)
+    if tag not in dataset:
+        return None
+    stored: Any = understood(f"a sound {keyword}", dataset.get_item, tag)
+    return stored if isinstance(stored, RawDataElement) and isinstance(stored.value, bytes) else None
+
+
 def _value(dataset: Dataset, keyword: str) -> Any:
-    return understood(f"a sound {keyword}", dataset.get, keyword)
+    tag = _tag(keyword)
+    if tag not in dataset:
+        return None
+    return understood(f"a sound {keyword}", dataset.__getitem__, tag).value
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from dafne_dante.annotations.dafne.bundle import find_bundle_studies
+from dafne_dante.annotations.dafne.exports import find_export_studies, is_side_file
 from dafne_dante.annotations.dafne.npz import ENDING
 from dafne_dante.annotations.dicom.studies import find_dicom_studies
 from dafne_dante.annotations.nifti.files import NiftiStudy, list_folder
@@ -91,10 +92,18 @@ def _look_into(folder: Path, search: _Search, depth: int) -> None:
         return
     files = [entry for entry in entries if entry.is_file()]
     if any(_is_nifti(path) for path in files):
-        search.take(name, lambda: _as_dataset(find_plain_here(folder), search.dataset(_home(folder, files))))
-    _look_at_files([path for path in files if not _is_nifti(path)], search)
+        search.take(name, lambda: _find_nifti_here(folder, files, search))
+    _look_at_files([path for path in files if not _is_nifti(path) and not is_side_file(path)], search)
     for inner in _folders_in(entries, search):
         _look_into(inner, search, depth - 1)
+
+
+def _find_nifti_here(folder: Path, files: Sequence[Path], search: _Search) -> Found:
+    """Dafne's exports if the folder holds any, else what a plain folder holds."""
+    exports = find_export_studies(folder)
+    if exports.studies or exports.left:
+        return exports
+    return _as_dataset(find_plain_here(folder), search.dataset(_home(folder, files)))
 
 
 def _look_at_files(files: Sequence[Path], search: _Search) -> None:

@@ -32,12 +32,15 @@ def columns_of(path, colour):
     return np.flatnonzero((np.abs(panel - colour).max(axis=2) < 12).any(axis=0)) / panel.shape[1]
 
 
-def test_each_label_is_outlined_in_its_colour_on_its_side(tmp_path):
-    draw_case(tmp_path / "a.png", drawn_case())
-    left, right = columns_of(tmp_path / "a.png", ORANGE), columns_of(tmp_path / "a.png", BLUE)
-    assert left.size
-    assert right.size
-    assert left.max() < 0.5 < right.min()
+@pytest.mark.parametrize("affine", [np.eye(4), np.diag([-1.0, 1, 1, 1])])
+def test_each_label_is_outlined_in_its_colour_with_the_patients_right_on_the_left(tmp_path, affine):
+    draw_case(tmp_path / "a.png", drawn_case(affine=affine))
+    first, last = columns_of(tmp_path / "a.png", ORANGE), columns_of(tmp_path / "a.png", BLUE)
+    assert first.size
+    assert last.size
+    # Voxels that run to the patient's right end on the left of the picture.
+    on_the_left, on_the_right = (last, first) if affine[0, 0] > 0 else (first, last)
+    assert on_the_left.max() < 0.5 < on_the_right.min()
 
 
 @pytest.mark.parametrize(("affine", "letters"), [

@@ -3,9 +3,10 @@
 Terms: a *plane* shows two voxel axes at one index of the third; the letters at its edges say which side of the patient
 is there (R right, L left, A front, P back, S head, I foot).
 
-Invariants: whatever the affine, letters are derived from it, so that a mirrored image is seen; pixels have the shape
-of their voxels; slices that nobody labelled are dimmed, for nothing is known there; one grey scale for all planes; a
-label has one colour throughout; the file is whole or absent.
+Invariants: the patient's right is on the left, as radiologists look at pictures; whatever the affine, letters are
+derived from it, so that a mirrored image is seen; pixels have the shape of their voxels; slices that nobody labelled
+are dimmed, for nothing is known there; one grey scale for all planes; a label has one colour throughout; the file is
+whole or absent.
 """
 
 import io
@@ -126,7 +127,11 @@ def _draw_plane(panel: Any, case: Case, plane: Plane, channel: int, colours: Map
     panel.imshow(dimmed, interpolation="nearest", aspect=aspect)
     _draw_labels(panel, plane.cut(case.segmentation), colours)
     edges = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.03), (0.5, 0.97))
-    for (x, y), letter in zip(edges, plane.letters(case.affine), strict=True):
+    left, right, bottom, top = plane.letters(case.affine)
+    if right == "R":
+        panel.invert_xaxis()
+        left, right = right, left
+    for (x, y), letter in zip(edges, (left, right, bottom, top), strict=True):
         panel.text(x, y, letter, color=_INK, fontsize=9, ha="center", va="center", transform=panel.transAxes)
     title = (
         f"slice {plane.index + 1} of {case.shape[2]}" if plane.axis == 2 else f"{'XY'[plane.axis]} {plane.index + 1}"

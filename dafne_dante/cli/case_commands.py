@@ -146,14 +146,19 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a case as files that other programs read; they are not sealed."""
+    from dafne_dante.annotations.dafne.bundle_writing import write_bundle
     from dafne_dante.annotations.store.export import write_nifti
     from dafne_dante.plugin.results import results_folder
 
-    if form != "nifti":
-        raise typer.BadParameter(f"expected nifti, found {form}", param_hint="--format")
+    if form not in ("nifti", "npz"):
+        raise typer.BadParameter(f"expected nifti or npz, found {form}", param_hint="--format")
     case = _store().read(case_id)
     with results_folder(out) as folder:
-        files = [path.relative_to(folder).as_posix() for path in write_nifti(case, folder / case_id)]
+        if form == "npz":
+            files = [f"{case_id}.npz"]
+            write_bundle(case, folder / files[0])
+        else:
+            files = [path.relative_to(folder).as_posix() for path in write_nifti(case, folder / case_id)]
     print_object({"case_id": case_id, "files": files}, as_json=as_json, text=lambda: "\n".join(files))
 
 

@@ -1,6 +1,8 @@
 """Dafne's NIfTI exports find their image by name and grid, keep the viewer's slices, and are refused when in doubt."""
 
+import gzip
 import re
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -263,3 +265,28 @@ def test_exports_are_found_in_a_tree_beside_plain_folders(tmp_path):
     for case in taken.cases:
         np.testing.assert_array_equal(case.segmentation, np.array([0, 2, 1])[label_array()])
     assert [int(case.annotated.sum()) for case in taken.cases] == [5, 11, 5]
+
+
+def test_mutated_exports_raise_nothing_else(tmp_path):
+    """Headers, voxels and legends with bytes changed at random: a study, or a reason."""
+    draw = np.random.default_rng(0)
+    write(tmp_path / "a.nii", image_array())
+    compact(tmp_path)
+    write(tmp_path / "left_0.nii.gz", (label_array() == 1).astype(np.uint16))
+    sound = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    unpacked = {path: gzip.decompress(content) for path, content in sound.items() if path.suffix == ".gz"}
+    taken = left = 0
+    for number in range(160):
+        path = sorted(sound)[number % 5]
+        content = bytearray(unpacked.get(path, sound[path]))
+        for position in draw.integers(0, min(len(content), 400), draw.integers(1, 4)):
+            content[position] = draw.integers(0, 256)
+        path.write_bytes(gzip.compress(content, mtime=0) if path in unpacked and number % 2 else content)
+        found = find_studies_in([tmp_path])
+        left += len(found.left)
+        for study in found.studies:
+            with suppress(DanteError):
+                taken += bool(read_case(study))
+        path.write_bytes(sound[path])
+    assert taken > 160
+    assert left > 40

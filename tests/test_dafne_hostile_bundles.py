@@ -161,10 +161,10 @@ def mutants(path, draw):
     members = {f"{name}.npy": member(array) for name, array in (arrays | {"annotated": np.ones(2, bool)}).items()}
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         content = archive(path, members.items(), compression).read_bytes()
-        for _ in range(200):
+        for _ in range(100):
             path.write_bytes(mutated(content, draw))
             yield path
-    for _ in range(600):
+    for _ in range(400):
         name = draw.choice(list(members))
         yield archive(path, {**members, name: mutated(members[name], draw)}.items(), zipfile.ZIP_STORED)
 

@@ -39,6 +39,7 @@ class ImageOnGrid:
         affine: (4, 4) of the canonical grid.
         reorientation: from the original voxel axes to the canonical ones.
         original_affine: (4, 4) of the original voxel axes.
+        notes: what a person should know of the files, each a sentence.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ImageOnGrid:
     affine: Affine
     reorientation: Reorientation
     original_affine: Affine
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Shape:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from dafne_dante.annotations.geometry import Shape, orientation_between
-from dafne_dante.annotations.grid import ImageOnGrid, put_on_grid
+from dafne_dante.annotations.grid import ImageOnGrid
 from dafne_dante.annotations.nifti.files import LabelMap, Masks
-from dafne_dante.annotations.nifti.image import read_label_values, read_mask
-from dafne_dante.annotations.nifti.volume import read_geometry, read_volume
+from dafne_dante.annotations.nifti.image import read_image, read_label_values, read_mask
+from dafne_dante.annotations.nifti.volume import read_geometry
 from dafne_dante.annotations.study import EmptySlices, LabelledImage
 from dafne_dante.errors import UnknownLabelError
 from dafne_dante.types import Segmentation
@@ -50,10 +50,12 @@ class ExportStudy:
             UnreadableImageError, GeometryMismatchError: as for any NIfTI file.
             UnknownLabelError: a mask has several values, or a value is none of the legend's.
         """
-        volume, affine = read_volume(self.image)
         shape, drawn_affine = read_geometry(self.files[1])
-        slice_axis = orientation_between(drawn_affine, shape, affine).axes[2] if self.in_slices else None
-        grid = put_on_grid(self.image.name, volume, affine, slice_axis=slice_axis)
+        slice_axis = None
+        if self.in_slices:
+            slice_axis = orientation_between(drawn_affine, shape, read_geometry(self.image)[1]).axes[2]
+        grid = read_image([self.image], slice_axis=slice_axis)
+        told: tuple[str, ...] = grid.notes
         if isinstance(self.annotation, LabelMap):
             numbers = dict(zip(self.labels, self.annotation.values, strict=True))
             segmentation = _translated(self.annotation.path, numbers, values, grid)
@@ -61,8 +63,10 @@ class ExportStudy:
             segmentation = np.zeros(grid.shape, dtype=np.uint8)
             for label, path in zip(self.labels, self.annotation.paths, strict=True):
                 if label in values:
-                    segmentation[read_mask(path, grid)] = values[label]
-        return LabelledImage(grid, segmentation, None, tuple(self._notes(shape)))
+                    mask, notes = read_mask(path, grid)
+                    segmentation[mask] = values[label]
+                    told += notes
+        return LabelledImage(grid, segmentation, None, (*told, *self._notes(shape)))
 
     def _notes(self, shape: Shape) -> Iterator[str]:
         if isinstance(self.annotation, LabelMap):

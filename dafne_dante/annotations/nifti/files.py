@@ -52,6 +52,7 @@ class NiftiStudy:
         labels: names as the files have them.
         annotation: where the labels are drawn.
         empty_slices: datasets are labelled throughout; Dafne's exports are not.
+        volumes: how many contrasts each image file holds along its fourth axis; more than 1 for a single file only.
         dataset: the base name of the dataset's folder that the study was found in; empty when it stands alone.
     """
 
@@ -60,6 +61,7 @@ class NiftiStudy:
     labels: tuple[str, ...]
     annotation: LabelMap | Masks
     empty_slices: EmptySlices = "background"
+    volumes: int = 1
     dataset: str = ""
 
     @property
@@ -76,11 +78,12 @@ class NiftiStudy:
             GeometryMismatchError: a file that does not describe its image's grid.
             UnknownLabelError: a file holds a value that was not declared.
         """
-        grid = read_image(self.images)
+        grid = read_image(self.images, volumes=self.volumes)
         if isinstance(self.annotation, LabelMap):
             named = dict(zip(self.labels, self.annotation.values, strict=True))
-            return LabelledImage(grid, _translated(self.annotation.path, named, values, grid))
-        return LabelledImage(grid, _laid_over(dict(zip(self.labels, self.annotation.paths, strict=True)), values, grid))
+            return LabelledImage(grid, _translated(self.annotation.path, named, values, grid), notes=grid.notes)
+        drawn, notes = _laid_over(dict(zip(self.labels, self.annotation.paths, strict=True)), values, grid)
+        return LabelledImage(grid, drawn, notes=grid.notes + notes)
 
 
 def checked_label(name: object, source: str) -> str:
@@ -134,9 +137,15 @@ def _translated(path: Path, named: Mapping[str, int], values: Mapping[str, int],
     return translated
 
 
-def _laid_over(masks: Mapping[str, Path], values: Mapping[str, int], grid: ImageOnGrid) -> Segmentation:
+def _laid_over(
+    masks: Mapping[str, Path], values: Mapping[str, int], grid: ImageOnGrid
+) -> tuple[Segmentation, tuple[str, ...]]:
+    """The masks over each other, and what a person should know of them."""
     segmentation = np.zeros(grid.shape, dtype=np.uint8)
+    notes: tuple[str, ...] = ()
     for name, path in masks.items():
         if name in values:
-            segmentation[read_mask(path, grid)] = values[name]
-    return segmentation
+            mask, told = read_mask(path, grid)
+            segmentation[mask] = values[name]
+            notes += told
+    return segmentation, notes

@@ -2,7 +2,7 @@
 
     dataset.json                  {"labels": {"background": 0, "liver": 1}}, in version 1 {"0": "background", "1": ...}
     imagesTr/<case>_0000.nii.gz   first contrast; <case>_0001.nii.gz the second, and so on
-    imagesTr/<case>.nii.gz        or so, if there is one contrast only
+    imagesTr/<case>.nii.gz        or so: one contrast, or all of them along the fourth axis (Decathlon)
     labelsTr/<case>.nii.gz        label map
 
 `.nii` is as good as `.nii.gz`. Source: nnU-Net, documentation/dataset_format.md (both versions).
@@ -52,7 +52,10 @@ def find_nnunet_studies(folder: Path) -> list[NiftiStudy]:
     studies = []
     for name, path in sorted(maps.items()):
         own = _take_images(name, images, contrasts)
-        studies.append(NiftiStudy(name, own, tuple(labels), LabelMap(path, tuple(labels.values()))))
+        # One file where dataset.json declares several contrasts holds them all, as the Decathlon's do.
+        volumes = contrasts or 1 if len(own) == 1 else 1
+        drawn = LabelMap(path, tuple(labels.values()))
+        studies.append(NiftiStudy(name, own, tuple(labels), drawn, volumes=volumes))
     if images:
         stray = min(images.values()).name
         raise AnnotationError(f"expected a label file in labelsTr for every image, found none for {stray}; add it")
@@ -136,11 +139,10 @@ def _files(folder: Path) -> dict[str, Path]:
 def _take_images(name: str, images: dict[str, Path], contrasts: int | None) -> tuple[Path, ...]:
     """Take the image files of one case out of `images`; the label files say what a case is called."""
     if name in images:
-        own = [images.pop(name)]
-    else:
-        own = []
-        while (stem := f"{name}_{len(own):04d}") in images:
-            own.append(images.pop(stem))
+        return (images.pop(name),)
+    own: list[Path] = []
+    while (stem := f"{name}_{len(own):04d}") in images:
+        own.append(images.pop(stem))
     if not own or len(own) != (contrasts or len(own)):
         raise AnnotationError(
             f"expected {contrasts or 'at least one'} image files {name}_0000.nii.gz, ... in imagesTr, "

@@ -1,7 +1,8 @@
-"""One volume in, one segmentation out: NIfTI-1 and NIfTI-2 in a single file, `.nii` or `.nii.gz`.
+"""Volumes in, one segmentation out: NIfTI-1 and NIfTI-2 in a single file, `.nii` or `.nii.gz`.
 
 Terms: a *volume* is an array (X, Y, Z) of real numbers in the file's own voxel order; its affine (4, 4) is the
-file's sform, else its qform, else its voxel sizes alone, as nibabel chooses (NIfTI-1, methods 3, 2, 1).
+file's sform, else its qform, else its voxel sizes alone, as nibabel chooses (NIfTI-1, methods 3, 2, 1). Where both
+are there and differ, that is told; where they differ in what is left and right, the file is refused.
 
 Invariants
 - The header is read and judged before anything of the size that it claims is allocated: a file of a few bytes
@@ -17,6 +18,7 @@ import math
 import stat
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
 
@@ -26,23 +28,33 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
-from dafne_dante.annotations.geometry import Shape, affine_fault
+from dafne_dante.annotations.geometry import Shape, affine_fault, corner_distance_mm, spacing_mm
 from dafne_dante.durable import write_atomically
 from dafne_dante.errors import GeometryMismatchError, StorageError, UnreadableImageError
 from dafne_dante.types import Affine, Segmentation, Volume
 
-__all__ = ["ENDINGS", "MAX_BYTES", "MAX_VOXELS", "read_geometry", "read_volume", "write_segmentation"]
+__all__ = [
+    "ENDINGS",
+    "MAX_BYTES",
+    "MAX_VOXELS",
+    "NiftiFile",
+    "read_geometry",
+    "read_volume",
+    "read_volumes",
+    "write_segmentation",
+]
 
 ENDINGS = (".nii.gz", ".nii")
 MAX_BYTES = 4 << 30
 """Bytes of a file on disk."""
 MAX_VOXELS = 1 << 28
-"""Voxels of a volume: 1,024 slices of 512 x 512."""
+"""Voxels of a file: 1,024 slices of 512 x 512."""
 
 _MAX_EXTENSION_BYTES = 16 << 20  # between header and voxels, and again behind them
 _MAX_DEFLATE_RATIO = 1032  # zlib, technical details: no stream unpacks to more than this
 _BLOCK_BYTES = 1 << 20
 _LONGEST_HEADER = 540
+_FORMS_APART = 0.5  # of the smallest voxel size; a quaternion is stored with less noise than a thousandth of it
 
 _quiet = logging.getLogger(f"{__name__}.header")
 _quiet.setLevel(logging.CRITICAL + 1)  # nibabel tells of header fields that it put right; nobody can act on that
@@ -55,19 +67,37 @@ class _Fault(Exception):  # noqa: N818 (never leaves this module)
     """What is wrong with a file, in words without its name."""
 
 
-def read_volume(path: Path, *, max_bytes: int = MAX_BYTES, max_voxels: int = MAX_VOXELS) -> tuple[Volume, Affine]:
-    """Read the one volume of a file.
+@dataclass(frozen=True, eq=False)
+class NiftiFile:
+    """What a file holds.
 
-    Returns:
-        The voxels (X, Y, Z) in the file's own order and dtype (a float dtype where the header scales them), native
-        byte order, finite; and the affine (4, 4) float64. A 2D image is one slice; axes of length 1 after the third
-        are dropped.
+    Attributes:
+        volumes: each (X, Y, Z) in the file's own order and dtype (a float dtype where the header scales them), native
+            byte order, finite. A 2D image is one slice.
+        affine: (4, 4) float64.
+        notes: what a person should know of it, each a sentence.
+    """
+
+    volumes: tuple[Volume, ...]
+    affine: Affine
+    notes: tuple[str, ...] = ()
+
+
+def read_volume(path: Path, *, max_bytes: int = MAX_BYTES, max_voxels: int = MAX_VOXELS) -> tuple[Volume, Affine]:
+    """The one volume of a file and its affine, as `read_volumes` gives them."""
+    found = read_volumes(path, max_bytes=max_bytes, max_voxels=max_voxels)
+    return found.volumes[0], found.affine
+
+
+def read_volumes(path: Path, count: int = 1, *, max_bytes: int = MAX_BYTES, max_voxels: int = MAX_VOXELS) -> NiftiFile:
+    """Read a file of so many volumes, which follow each other along its fourth axis.
 
     Raises:
-        UnreadableImageError: not a readable file, not NIfTI, truncated or damaged, larger than allowed, more than
-            one volume, complex or colour voxels, NaN or infinity, a unit other than millimetres, a useless affine.
+        UnreadableImageError: not a readable file, not NIfTI, truncated or damaged, larger than allowed, another
+            number of volumes, complex or colour voxels, NaN or infinity, a unit other than millimetres, a useless
+            affine, two affines of different handedness.
     """
-    return _opened(path, max_bytes, lambda stream, available: _read(stream, available, max_voxels))
+    return _opened(path, max_bytes, lambda stream, available: _read(stream, available, count, max_voxels))
 
 
 def read_geometry(path: Path) -> tuple[Shape, Affine]:
@@ -79,7 +109,8 @@ def read_geometry(path: Path) -> tuple[Shape, Affine]:
 
     def read(stream: _Stream, available: int) -> tuple[Shape, Affine]:
         header = _read_header(stream)
-        return _one_volume(header, MAX_VOXELS), _read_affine(header)
+        shape = _volumes_of(header, 1, MAX_VOXELS)
+        return shape, _read_affine(header, shape)[0]
 
     return _opened(path, MAX_BYTES, read)
 
@@ -141,20 +172,21 @@ def _size_of_file(path: Path, max_bytes: int) -> int:
     return status.st_size
 
 
-def _read(stream: _Stream, available: int, max_voxels: int) -> tuple[Volume, Affine]:
+def _read(stream: _Stream, available: int, count: int, max_voxels: int) -> NiftiFile:
     """`available` is the most bytes that the stream can ever yield."""
     header = _read_header(stream)
-    shape = _one_volume(header, max_voxels)
+    shape = _volumes_of(header, count, max_voxels)
     dtype = _real_dtype(header)
-    affine = _read_affine(header)
+    affine, notes = _read_affine(header, shape)
     offset = _data_offset(header)
-    needed = math.prod(shape) * dtype.itemsize
+    needed = math.prod(shape) * count * dtype.itemsize
     if offset + needed > available:
         raise _Fault(f"expected {needed} bytes of voxels, as the header says, found a shorter file; export it again")
     stream.seek(offset)
     stored = _read_exactly(stream, needed)
     _read_to_end(stream)
-    return _scaled(stored.view(dtype).reshape(shape, order="F"), header), affine
+    scaled = _scaled(stored.view(dtype).reshape((*shape, count), order="F"), header)
+    return NiftiFile(tuple(np.moveaxis(scaled, 3, 0)), affine, notes)
 
 
 def _read_header(stream: _Stream) -> Any:
@@ -176,13 +208,15 @@ def _checked_header(kind: type[Nifti1Header], block: bytes) -> Any:
     return header
 
 
-def _one_volume(header: Any, max_voxels: int) -> Shape:
+def _volumes_of(header: Any, count: int, max_voxels: int) -> Shape:
+    """Voxels of one of its `count` volumes."""
     shape = tuple(int(size) for size in _understood(header.get_data_shape))
     if not shape or min(shape) < 1:
         raise _Fault(f"expected three axes of at least one voxel, found {shape}")
     volumes = math.prod(shape[3:])
-    if volumes != 1:
-        raise _Fault(f"expected one volume, found {len(shape)}D with {volumes}; split the file into volumes")
+    if volumes != count:
+        expected = "one volume" if count == 1 else f"{count} volumes"
+        raise _Fault(f"expected {expected}, found {len(shape)}D with {volumes}; split the file into volumes")
     if math.prod(shape) > max_voxels:
         raise _Fault(f"expected at most {max_voxels} voxels, found {math.prod(shape)}; crop or resample the image")
     padded = (*shape, 1, 1)
@@ -197,14 +231,32 @@ def _real_dtype(header: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _read_affine(header: Any) -> Affine:
+def _read_affine(header: Any, shape: Shape) -> tuple[Affine, tuple[str, ...]]:
+    """The affine, and what is to be said of it."""
     unit = _understood(header.get_xyzt_units)[0]
     if unit not in ("mm", "unknown"):
         raise _Fault(f"expected voxel sizes in millimetres, found the unit {unit}; convert the image")
     affine: Affine = np.asarray(_understood(header.get_best_affine), dtype=np.float64)
     if fault := affine_fault(affine):
         raise _Fault(f"{fault}; export the image again")
-    return affine
+    return affine, _conflict(header, affine, shape)
+
+
+def _conflict(header: Any, affine: Affine, shape: Shape) -> tuple[str, ...]:
+    """What to say where the file has a qform and an sform, and they do not describe one place."""
+    if not int(header["sform_code"]) or not int(header["qform_code"]):
+        return ()
+    other: Affine = np.asarray(_understood(header.get_qform), dtype=np.float64)
+    if affine_fault(other):
+        return ("its qform is of no use; its sform counts",)
+    if np.linalg.det(affine[:3, :3]) * np.linalg.det(other[:3, :3]) < 0:
+        raise _Fault(
+            "expected sform and qform to agree on what is left and right, found that they do not; correct the header"
+        )
+    apart = corner_distance_mm(affine, other, shape)
+    if apart <= _FORMS_APART * min(spacing_mm(affine)):
+        return ()
+    return (f"its sform and its qform are up to {apart:.1f} mm apart; the sform counts",)
 
 
 def _data_offset(header: Any) -> int:
@@ -218,7 +270,8 @@ def _data_offset(header: Any) -> int:
 def _understood(read: Callable[..., _Answer], *arguments: Any) -> _Answer:
     """What `read` makes of the header; every way in which nibabel objects to a header becomes one fault."""
     try:
-        return read(*arguments)
+        with np.errstate(all="ignore"):  # nonsense overflows, and what comes of it is judged
+            return read(*arguments)
     except (HeaderDataError, ValueError, OverflowError, KeyError, IndexError) as error:
         raise _Fault(f"expected a sound NIfTI header, found a damaged one ({error}); export the image again") from error
 

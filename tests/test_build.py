@@ -8,7 +8,7 @@ from phantoms import make_case, tiny_plan
 
 from dafne_dante.errors import AnnotationError, DamagedModelError, NotEnoughCasesError, UnsupportedModelError
 from dafne_dante.models.build import aliases, build_network, canonical_weights, tie_aliases
-from dafne_dante.models.configure import CPU_PATCH_VOXELS, configure_unet3d
+from dafne_dante.models.configure import configure_unet3d
 from dafne_dante.models.plan import plan_from_net_metadata, plan_to_net_metadata
 
 UNET = tiny_plan()
@@ -113,7 +113,7 @@ def test_a_plan_follows_its_cases():
     assert plan.median_shape == (16, 20, 24)
     assert plan.patch == (16, 24, 24)
     large = configure_unet3d([make_case(1, shape=(120, 130, 90))])
-    assert torch.tensor(large.patch).prod() <= CPU_PATCH_VOXELS
+    assert torch.tensor(large.patch).prod() <= 32 * 64 * 64
     assert all(size % 8 == 0 for size in large.patch)
     with pytest.raises(NotEnoughCasesError):
         configure_unet3d([])

@@ -10,8 +10,9 @@ Invariants
 - Names are for the screen (see `study`); what may be written down has none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.labels import label_key
@@ -20,7 +21,9 @@ from dafne_dante.annotations.reading import CaseNotes, Reading, own_labels, read
 from dafne_dante.annotations.study import Found, Left, Study
 from dafne_dante.errors import AnnotationError, NotEnoughCasesError, StorageError
 
-__all__ = ["Collection", "Taken", "collect", "sentences"]
+__all__ = ["Collection", "Survey", "Taken", "collect", "look_through", "sentences"]
+
+_Seen = TypeVar("_Seen")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ class Collection:
     """What a search came to, once read; `taken[i]` tells of `cases[i]`."""
 
     cases: tuple[Case, ...]
+    taken: tuple[Taken, ...]
+    left: tuple[Left, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Survey(Generic[_Seen]):
+    """What looking through a search came to, without the cases; `taken[i]` tells of `seen[i]`."""
+
+    seen: tuple[_Seen, ...]
     taken: tuple[Taken, ...]
     left: tuple[Left, ...]
 
@@ -62,40 +74,61 @@ def collect(
     Raises:
         NotEnoughCasesError: there is no study that can be used; the message holds the first reason.
     """
+    survey = look_through(found, lambda case: case, labels, reading, contrasts=contrasts, skip_faulty=skip_faulty)
+    return Collection(survey.seen, survey.taken, survey.left)
+
+
+def look_through(
+    found: Found,
+    look: Callable[[Case], _Seen],
+    labels: Sequence[str] | None = None,
+    reading: Reading | None = None,
+    *,
+    contrasts: int | None = None,
+    skip_faulty: bool = False,
+) -> Survey[_Seen]:
+    """Read the studies one by one and keep only what `look` makes of each; arguments and errors as `collect`."""
     reading = reading or Reading()
     wanted = _all_labels(found.studies, reading) if labels is None else tuple(labels)
-    cases: dict[str, tuple[Case, Taken]] = {}
+    cases: dict[str, tuple[_Seen, Taken]] = {}
     left = list(found.left)
     faulty = {one.dataset for one in left}
     for study in found.studies:
         dataset = _dataset(study)
         if dataset and dataset in faulty and not skip_faulty:
             continue
-        expected = contrasts or next((case.image.shape[0] for case, _ in cases.values()), None)
         try:
-            case, notes = read_case(study, wanted, reading)
-            _check_contrasts(study, case, expected)
+            seen, taken, contrasts = _look(study, look, wanted, reading, contrasts)
         except (AnnotationError, StorageError) as error:
             left.append(Left(study.name, str(error), dataset))
             faulty.add(dataset)
             continue
-        if case.case_id in cases:
+        if taken.case_id in cases:
             left.append(Left(study.name, "expected every image once, found one that was taken already"))
         else:
-            cases[case.case_id] = case, Taken(study.name, case.case_id, notes, dataset)
+            cases[taken.case_id] = seen, taken
     kept = [one for one in cases.values() if skip_faulty or not one[1].dataset or one[1].dataset not in faulty]
     if not kept:
         raise NotEnoughCasesError(_nothing(left))
     left += _left_with_their_dataset(found.studies, left, set() if skip_faulty else faulty - {""})
-    return Collection(tuple(case for case, _ in kept), tuple(taken for _, taken in kept), tuple(left))
+    return Survey(tuple(seen for seen, _ in kept), tuple(taken for _, taken in kept), tuple(left))
 
 
-def sentences(collection: Collection) -> list[str]:
+def _look(
+    study: Study, look: Callable[[Case], _Seen], labels: tuple[str, ...], reading: Reading, contrasts: int | None
+) -> tuple[_Seen, Taken, int]:
+    """What one study shows, its account and its number of contrasts; the case itself is gone when this returns."""
+    case, notes = read_case(study, labels, reading)
+    _check_contrasts(study, case, contrasts)
+    return look(case), Taken(study.name, case.case_id, notes, _dataset(study)), case.image.shape[0]
+
+
+def sentences(collection: Collection | Survey[Any]) -> list[str]:
     """The account for the screen: one line for each study that was left or needs a remark, then the sums."""
     lines = [f"left {_one_line(left)}" for left in collection.left]
     for taken in collection.taken:
         lines += [f"took {taken.name}: {remark}" for remark in _remarks(taken.notes)]
-    cases = "1 case" if len(collection.cases) == 1 else f"{len(collection.cases)} cases"
+    cases = "1 case" if len(collection.taken) == 1 else f"{len(collection.taken)} cases"
     return [*lines, f"took {cases}, left {len(collection.left)}"]
 
 

@@ -8,6 +8,7 @@ from dafne_dante._version import __version__
 from dafne_dante.cli import case_commands, federation_commands, key_commands, model_commands, server_commands
 from dafne_dante.cli.demo_command import demo
 from dafne_dante.cli.output import run_guarded
+from dafne_dante.cli.plan_command import plan
 
 __all__ = ["application", "main"]
 
@@ -19,6 +20,7 @@ application = typer.Typer(
     add_completion=False,
 )
 for command in (
+    plan,
     model_commands.train,
     model_commands.improve,
     model_commands.predict,

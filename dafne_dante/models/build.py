@@ -24,6 +24,7 @@ __all__ = [
     "PlainUnet",
     "aliases",
     "build_network",
+    "build_on_meta",
     "canonical_weights",
     "tie_aliases",
     "unet_strides",
@@ -101,9 +102,15 @@ def build_network(plan: ModelPlan, weights: Mapping[str, Tensor] | None = None) 
     return network.eval()
 
 
+def build_on_meta(plan: ModelPlan) -> nn.Module:
+    """The network on torch's meta device: names, shapes and no values; DamagedModelError as build_network."""
+    with torch.device("meta"):
+        return _construct(plan)
+
+
 def aliases(plan: ModelPlan) -> dict[str, str]:
     """Alias to canonical name, for every tensor that the state dict lists twice; empty for a plain U-Net."""
-    network = _on_meta(plan)
+    network = build_on_meta(plan)
     first: dict[int, str] = {}
     twice: dict[str, str] = {}
     for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
@@ -122,7 +129,7 @@ def canonical_weights(plan: ModelPlan, weights: Mapping[str, Tensor]) -> dict[st
 def tie_aliases(plan: ModelPlan, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights in the state dict's own order with every alias set to its canonical tensor."""
     twice = aliases(plan)
-    return {name: weights[twice.get(name, name)] for name in _on_meta(plan).state_dict()}
+    return {name: weights[twice.get(name, name)] for name in build_on_meta(plan).state_dict()}
 
 
 def _construct(plan: ModelPlan) -> nn.Module:
@@ -132,13 +139,8 @@ def _construct(plan: ModelPlan) -> nn.Module:
         raise DamagedModelError(f"no network can be built from this plan ({error}); ask who made the model") from error
 
 
-def _on_meta(plan: ModelPlan) -> nn.Module:
-    with torch.device("meta"):
-        return _construct(plan)
-
-
 def _compare(plan: ModelPlan, weights: Mapping[str, Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in _on_meta(plan).state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in build_on_meta(plan).state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     missing = sorted(expected.keys() - found.keys())
     surplus = sorted(found.keys() - expected.keys())

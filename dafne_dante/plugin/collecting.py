@@ -3,19 +3,23 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from dafne_dante.annotations.collect import Collection, collect
+from dafne_dante.annotations.case import Case
+from dafne_dante.annotations.collect import Collection, Survey, collect, look_through
 from dafne_dante.annotations.labels import LabelNames
 from dafne_dante.annotations.reading import Reading
 from dafne_dante.annotations.search import find_studies_in
 from dafne_dante.annotations.store.opening import limits_of, store_exists, store_folder, store_key
 from dafne_dante.annotations.store.store import CaseStore
 from dafne_dante.annotations.store.stored import find_stored_studies
-from dafne_dante.annotations.study import EmptySlices
+from dafne_dante.annotations.study import EmptySlices, Found
 from dafne_dante.config import AnnotationSettings, Settings
 from dafne_dante.errors import NotEnoughCasesError
 
-__all__ = ["CaseRequest", "account", "collect_cases", "reading_of"]
+__all__ = ["CaseRequest", "account", "collect_cases", "reading_of", "survey_cases"]
+
+_Seen = TypeVar("_Seen")
 
 _EMPTY_SLICES: dict[str, EmptySlices | None] = {"auto": None, "background": "background", "unknown": "unknown"}
 
@@ -50,13 +54,28 @@ def collect_cases(
         TrustError: the key of the site's store is lost or not the right one.
         StorageError: the store cannot be read.
     """
+    found, reading = _find(request, settings, say)
+    return collect(found, labels, reading, contrasts=contrasts, skip_faulty=request.skip_faulty)
+
+
+def survey_cases(
+    request: CaseRequest,
+    settings: Settings,
+    look: Callable[[Case], _Seen],
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> Survey[_Seen]:
+    """What `look` makes of each case, of which one is held at a time; arguments and errors as collect_cases."""
+    found, reading = _find(request, settings, say)
+    return look_through(found, look, reading=reading, skip_faulty=request.skip_faulty)
+
+
+def _find(request: CaseRequest, settings: Settings, say: Callable[[str], None]) -> tuple[Found, Reading]:
     wishes = settings.annotations
     if request.paths:
-        found, reading = find_studies_in(request.paths, series=request.series), reading_of(wishes)
-    else:
-        store, key = _kept(settings, say)
-        found, reading = find_stored_studies(store), reading_of(wishes, key)
-    return collect(found, labels, reading, contrasts=contrasts, skip_faulty=request.skip_faulty)
+        return find_studies_in(request.paths, series=request.series), reading_of(wishes)
+    store, key = _kept(settings, say)
+    return find_stored_studies(store), reading_of(wishes, key)
 
 
 def _kept(settings: Settings, say: Callable[[str], None]) -> tuple[CaseStore, bytes]:
@@ -80,7 +99,7 @@ def reading_of(settings: AnnotationSettings, key: bytes | None = None) -> Readin
     )
 
 
-def account(collection: Collection) -> dict[str, object]:
+def account(collection: Collection | Survey[Any]) -> dict[str, object]:
     """What was taken and left, as plain values for the screen: it names files and labels, so it is never kept."""
     return {
         "taken": [

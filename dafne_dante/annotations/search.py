@@ -18,6 +18,7 @@ from dafne_dante.annotations.dafne.bundle import find_bundle_studies
 from dafne_dante.annotations.dafne.exports import find_export_studies, is_side_file
 from dafne_dante.annotations.dafne.npz import ENDING
 from dafne_dante.annotations.dicom.studies import find_dicom_studies
+from dafne_dante.annotations.nifti.annotated import SIDECAR
 from dafne_dante.annotations.nifti.files import NiftiStudy, list_folder
 from dafne_dante.annotations.nifti.nnunet import find_nnunet_studies, is_nnunet_folder
 from dafne_dante.annotations.nifti.plain import find_plain_here
@@ -93,7 +94,7 @@ def _look_into(folder: Path, search: _Search, depth: int) -> None:
     files = [entry for entry in entries if entry.is_file()]
     if any(_is_nifti(path) for path in files):
         search.take(name, lambda: _find_nifti_here(folder, files, search))
-    _look_at_files([path for path in files if not _is_nifti(path) and not is_side_file(path)], search)
+    _look_at_files([path for path in files if not _is_nifti(path) and not _is_beside(path, files)], search)
     for inner in _folders_in(entries, search):
         _look_into(inner, search, depth - 1)
 
@@ -128,6 +129,11 @@ def _folders_in(entries: Sequence[Path], search: _Search) -> Iterator[Path]:
 def _home(folder: Path, files: Sequence[Path]) -> Path:
     """The folder of the dataset that NIfTI files here belong to: the one above, where every case has its own."""
     return folder.parent if any(path.name.lower().startswith(("image.", "mask_")) for path in files) else folder
+
+
+def _is_beside(path: Path, files: Sequence[Path]) -> bool:
+    """Whether the file belongs to NIfTI files beside it and is no study of its own."""
+    return is_side_file(path) or (path.name == SIDECAR and any(_is_nifti(other) for other in files))
 
 
 def _is_nifti(path: Path) -> bool:

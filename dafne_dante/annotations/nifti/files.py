@@ -16,15 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from dafne_dante.annotations.grid import ImageOnGrid
+from dafne_dante.annotations.nifti.annotated import SIDECAR
 from dafne_dante.annotations.nifti.image import read_image, read_label_values, read_mask
 from dafne_dante.annotations.nifti.volume import ENDINGS
 from dafne_dante.annotations.study import EmptySlices, LabelledImage
-from dafne_dante.errors import AnnotationError, StorageError, UnknownLabelError
-from dafne_dante.types import Segmentation
+from dafne_dante.errors import AnnotationError, GeometryMismatchError, StorageError, UnknownLabelError
+from dafne_dante.types import AnnotatedSlices, Segmentation
 
 __all__ = ["LabelMap", "Masks", "NiftiStudy", "checked_label", "list_folder", "nifti_files"]
 
 _MAX_LABEL_LENGTH = 100
+_SLICES = 2
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class NiftiStudy:
         labels: names as the files have them.
         annotation: where the labels are drawn.
         empty_slices: datasets are labelled throughout; Dafne's exports are not.
+        annotated: slices that were labelled, by number along the third axis of the first file, and how many there are
+            along it; None where nobody says so.
         volumes: how many contrasts each image file holds along its fourth axis; more than 1 for a single file only.
         dataset: the base name of the dataset's folder that the study was found in; empty when it stands alone.
     """
@@ -61,14 +65,15 @@ class NiftiStudy:
     labels: tuple[str, ...]
     annotation: LabelMap | Masks
     empty_slices: EmptySlices = "background"
+    annotated: tuple[tuple[int, ...], int] | None = None
     volumes: int = 1
     dataset: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Images, then where the labels are drawn."""
+        """Images, then where the labels are drawn, and what says which slices were labelled."""
         drawn = (self.annotation.path,) if isinstance(self.annotation, LabelMap) else self.annotation.paths
-        return self.images + drawn
+        return self.images + drawn + ((self.images[0].with_name(SIDECAR),) if self.annotated else ())
 
     def read(self, values: Mapping[str, int]) -> LabelledImage:
         """As `annotations.study.Study.read`.
@@ -77,13 +82,29 @@ class NiftiStudy:
             UnreadableImageError: a file that is not a sound NIfTI volume.
             GeometryMismatchError: a file that does not describe its image's grid.
             UnknownLabelError: a file holds a value that was not declared.
+            AnnotationError: a mask on a slice that is said not to be labelled.
         """
-        grid = read_image(self.images, volumes=self.volumes)
+        grid = read_image(self.images, volumes=self.volumes, slice_axis=None if self.annotated is None else _SLICES)
+        annotated = self._annotated(grid)
         if isinstance(self.annotation, LabelMap):
             named = dict(zip(self.labels, self.annotation.values, strict=True))
-            return LabelledImage(grid, _translated(self.annotation.path, named, values, grid), notes=grid.notes)
+            return LabelledImage(grid, _translated(self.annotation.path, named, values, grid), annotated, grid.notes)
         drawn, notes = _laid_over(dict(zip(self.labels, self.annotation.paths, strict=True)), values, grid)
-        return LabelledImage(grid, drawn, notes=grid.notes + notes)
+        return LabelledImage(grid, drawn, annotated, grid.notes + notes)
+
+    def _annotated(self, grid: ImageOnGrid) -> AnnotatedSlices | None:
+        """(Z,) bool on the canonical grid, whichever way its slices run in the file."""
+        if self.annotated is None:
+            return None
+        numbers, count = self.annotated
+        if grid.original_shape[_SLICES] != count:
+            raise GeometryMismatchError(
+                f"{SIDECAR}: expected {count} slices along the third axis of {self.images[0].name}, "
+                f"found {grid.original_shape[_SLICES]}; export the case again"
+            )
+        annotated = np.zeros(count, dtype=np.bool_)
+        annotated[list(numbers)] = True
+        return np.ascontiguousarray(annotated[:: grid.reorientation.flips[_SLICES]])
 
 
 def checked_label(name: object, source: str) -> str:

@@ -12,11 +12,15 @@ stock Dafne does.
 Invariants: no NIfTI file is passed over. `find_plain_studies` demands a mask for every label of the folder of every
 case: a missing file may mean "absent", "not drawn yet" or "mistyped", and to guess would teach the network that a
 structure is background. `find_plain_here` gives each case the labels that it has, and leaves that to who reads it.
+A case in a folder of its own may say in `annotated.json` which slices were labelled; without it, all were.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dafne_dante.annotations.labels import label_key
+from dafne_dante.annotations.nifti.annotated import Sidecar, read_sidecar
 from dafne_dante.annotations.nifti.files import Masks, NiftiStudy, checked_label, list_folder, nifti_files
 from dafne_dante.annotations.study import Found, Left
 from dafne_dante.errors import AnnotationError
@@ -30,8 +34,22 @@ _HELP = "expected <case>.nii.gz and <case>_mask_<label>.nii.gz, or <case>/image.
 
 _MaskFiles = dict[str, tuple[str, Path]]
 """By `label_key`: the label as this case spells it, and its file."""
-_Found = tuple[str, tuple[Path, ...], _MaskFiles]
-"""Name, image files and masks of a case."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A case's name, image files and masks, and what it says of its slices."""
+
+    name: str
+    images: tuple[Path, ...]
+    masks: _MaskFiles
+    sidecar: Sidecar | None = None
+
+    def study(self, keys: Sequence[str], labels: Sequence[str]) -> NiftiStudy:
+        """With these labels, in this order."""
+        drawn = Masks(tuple(self.masks[key][1] for key in keys))
+        annotated = None if self.sidecar is None else (self.sidecar.annotated, self.sidecar.slices)
+        return NiftiStudy(self.name, self.images, tuple(labels), drawn, annotated=annotated)
 
 
 def find_plain_studies(folder: Path) -> list[NiftiStudy]:
@@ -85,11 +103,10 @@ def _case_here(folder: Path) -> Found:
 
 def _study(found: _Found) -> NiftiStudy:
     """A case with the labels that it has, by name; AnnotationError when it has none."""
-    case, images, masks = found
-    if not masks:
-        raise AnnotationError(f"case {case!r} has no mask; {_HELP}")
-    drawn = sorted(masks.values())
-    return NiftiStudy(case, images, tuple(name for name, _ in drawn), Masks(tuple(path for _, path in drawn)))
+    if not found.masks:
+        raise AnnotationError(f"case {found.name!r} has no mask; {_HELP}")
+    keys = sorted(found.masks, key=lambda key: found.masks[key][0])
+    return found.study(keys, [found.masks[key][0] for key in keys])
 
 
 def _cases_side_by_side(files: dict[str, Path]) -> list[_Found]:
@@ -102,7 +119,7 @@ def _cases_side_by_side(files: dict[str, Path]) -> list[_Found]:
         if case not in masks:
             raise AnnotationError(f"expected the image {case}.nii.gz beside its mask {path.name}, found none; add it")
         _add(masks[case], label, path)
-    return [(name, (images[name],), masks[name]) for name in sorted(images)]
+    return [_Found(name, (images[name],), masks[name]) for name in sorted(images)]
 
 
 def _case_in_folder(folder: Path) -> _Found | None:
@@ -116,14 +133,16 @@ def _case_in_folder(folder: Path) -> _Found | None:
     if not images:
         raise AnnotationError(f"case {folder.name!r}: expected image.nii.gz in its folder, found none; {_HELP}")
     masks: _MaskFiles = {}
+    sidecar = read_sidecar(folder)
     for stem, path in files.items():
         if not stem.startswith(_PREFIX):
             raise AnnotationError(
                 f"case {folder.name!r}: expected image.nii.gz, image2.nii.gz, ... and mask_<label>.nii.gz, "
                 f"found {path.name}; rename or remove it"
             )
-        _add(masks, stem.removeprefix(_PREFIX), path)
-    return folder.name, tuple(images), masks
+        said = sidecar.masks.get(path.name) if sidecar else None
+        _add(masks, said or stem.removeprefix(_PREFIX), path)
+    return _Found(folder.name, tuple(images), masks, sidecar)
 
 
 def _add(masks: _MaskFiles, label: str, path: Path) -> None:
@@ -137,19 +156,20 @@ def _add(masks: _MaskFiles, label: str, path: Path) -> None:
 def _complete(found: list[_Found]) -> list[NiftiStudy]:
     """Studies with the labels of the whole folder; AnnotationError naming the case and the label that is missing."""
     spellings: dict[str, str] = {}
-    for _, _, masks in found:
-        for key, (name, _) in masks.items():
+    for one in found:
+        for key, (name, _) in one.masks.items():
             spellings[key] = min(name, spellings.get(key, name))
     keys = sorted(spellings, key=lambda key: spellings[key])
     labels = tuple(spellings[key] for key in keys)
     studies = []
-    for case, images, masks in found:
-        if not masks:
-            raise AnnotationError(f"case {case!r} has no mask; {_HELP}")
-        for key in keys:
-            if key not in masks:
-                raise AnnotationError(
-                    f"case {case!r} has no mask for {spellings[key]!r}; draw it, or add an empty mask if it is absent"
-                )
-        studies.append(NiftiStudy(case, images, labels, Masks(tuple(masks[key][1] for key in keys))))
+    for one in found:
+        if not one.masks:
+            raise AnnotationError(f"case {one.name!r} has no mask; {_HELP}")
+        missing = next((key for key in keys if key not in one.masks), None)
+        if missing is not None:
+            label = spellings[missing]
+            raise AnnotationError(
+                f"case {one.name!r} has no mask for {label!r}; draw it, or add an empty mask if it is absent"
+            )
+        studies.append(one.study(keys, labels))
     return studies

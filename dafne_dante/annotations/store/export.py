@@ -1,14 +1,13 @@
 """A case -> files that other programs read: NIfTI, in the plain layout that `nifti.plain` reads.
 
 `image.nii.gz` (further contrasts `image2.nii.gz`, ...), `mask_<label>.nii.gz` (uint8, 1 where the label is) and
-`annotated.json`: which slices were labelled, and which file shows which label.
+`annotated.json` (see `nifti.annotated`).
 
 Invariants: every file has the affine of the case; file names are made of letters, digits and a few marks whatever the
 label is called, and no two are equal; what was empty is written, for it says that a structure is absent.
 """
 
 import gzip
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +18,13 @@ from nibabel.nifti1 import Nifti1Image
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.labels import label_key
+from dafne_dante.annotations.nifti.annotated import SIDECAR, encode_sidecar
 from dafne_dante.annotations.nifti.volume import write_segmentation
 from dafne_dante.durable import make_folder, write_atomically, write_stream_atomically
 from dafne_dante.types import Affine, Volume
 
-__all__ = ["SIDECAR", "mask_names", "write_nifti"]
+__all__ = ["mask_names", "write_nifti"]
 
-SIDECAR = "annotated.json"
-_FORMAT = "dafne-dante-annotated"
 _LEVEL = 4
 
 
@@ -46,14 +44,9 @@ def write_nifti(case: Case, folder: Path) -> list[Path]:
         written.append(folder / names[label])
         write_segmentation(written[-1], (case.segmentation == value).astype(np.uint8), case.affine)
     written.append(folder / SIDECAR)
-    facts = {
-        "format": _FORMAT,
-        "version": 1,
-        "annotated": [int(index) for index in np.flatnonzero(case.annotated)],
-        "slices": len(case.annotated),
-        "masks": {names[label]: label for label in case.labels},
-    }
-    write_atomically(folder / SIDECAR, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+    labelled = (int(index) for index in np.flatnonzero(case.annotated))
+    called = {names[label]: label for label in case.labels}
+    write_atomically(folder / SIDECAR, encode_sidecar(labelled, len(case.annotated), called))
     return written
 
 

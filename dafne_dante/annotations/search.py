@@ -19,6 +19,8 @@ from dafne_dante.annotations.dafne.exports import find_export_studies, is_side_f
 from dafne_dante.annotations.dafne.npz import ENDING
 from dafne_dante.annotations.dicom.studies import find_dicom_studies
 from dafne_dante.annotations.nifti.annotated import SIDECAR
+from dafne_dante.annotations.nifti.bids import find_bids_studies
+from dafne_dante.annotations.nifti.bids_files import is_bids_folder
 from dafne_dante.annotations.nifti.files import NiftiStudy, list_folder
 from dafne_dante.annotations.nifti.nnunet import find_nnunet_studies, is_nnunet_folder
 from dafne_dante.annotations.nifti.plain import find_plain_here
@@ -81,6 +83,9 @@ def _look_into(folder: Path, search: _Search, depth: int) -> None:
     name = folder.name
     if is_nnunet_folder(folder):
         search.take(name, lambda: _as_dataset(Found(tuple(find_nnunet_studies(folder))), search.dataset(folder)))
+        return
+    if is_bids_folder(folder):
+        search.take(name, lambda: find_bids_studies(folder))
         return
     try:
         entries = list_folder(folder)

@@ -7,7 +7,6 @@ Invariants: the same cases and the same budget give the same configuration; what
 sizes are (Z, X, Y), or (X, Y) in 2D.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +25,8 @@ from dafne_dante.models.planning.reasons import explain_channels, explain_depth,
 from dafne_dante.models.planning.spacing import TargetSpacing, choose_spacing
 
 __all__ = ["ArchitectureChoice", "Configuration", "configure_cases", "configure_from_fingerprint", "configure_unet3d"]
+
+_SHORTEST_MM, _LONGEST_MM = 1e-3, 1e3
 
 ArchitectureChoice = Literal["auto", "unet2d", "unet3d", "dynunet"]
 
@@ -71,6 +72,7 @@ def configure_from_fingerprint(
     Raises:
         AnnotationError, TrainingError: as configure_cases.
     """
+    _check_spacings(fingerprint)
     budget = budget or find_budget()
     target = choose_spacing(fingerprint)
     chosen, why_chosen = _architecture(architecture, fingerprint, target, budget)
@@ -116,14 +118,21 @@ def _data_voxels(fingerprint: Fingerprint, target: TargetSpacing, fitted: Fitted
     return float((shapes[:, 1:].prod(axis=1) * slices).sum())
 
 
+def _check_spacings(fingerprint: Fingerprint) -> None:
+    """AnnotationError for voxels that no model may have; NaN is none that it may."""
+    spacings = fingerprint.spacings_mm
+    if not bool(((spacings >= _SHORTEST_MM) & (spacings <= _LONGEST_MM)).all()):
+        raise AnnotationError(
+            f"expected voxels of {_SHORTEST_MM:g} to {_LONGEST_MM:g} mm along every axis, found others; "
+            "export the images again"
+        )
+
+
 def _check(plan: ModelPlan) -> None:
     """AnnotationError where the plan could not be read again: beyond what any model may hold."""
-    if not all(map(math.isfinite, plan.spacing_mm)):
-        raise AnnotationError("expected voxels with a size, found none; export the images again")
     try:
         plan_from_net_metadata(plan_to_net_metadata(plan))
     except UnsupportedModelError as error:
         raise AnnotationError(
-            "expected voxels of 0.001 to 1000 mm, up to 254 labels and up to 16 contrasts, found "
-            f"{len(plan.labels)} labels, {plan.in_channels} contrasts and another size, or more of one of them"
+            f"expected up to 254 labels and 16 contrasts, found {len(plan.labels)} and {plan.in_channels}; use fewer"
         ) from error

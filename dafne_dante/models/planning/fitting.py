@@ -15,6 +15,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from dafne_dante.errors import TrainingError
@@ -73,20 +74,21 @@ def fit(draft: Draft, wish: tuple[int, ...], budget: MemoryBudget) -> Fitted:
     plans = [draft(wish)]
     while (shorter := _shorten(draft, plans[-1])) is not None:
         plans.append(shorter)
-    wished = Wish(plans[0].patch, _two(measure_on_meta(plans[0]), budget))
-    quick = [plan for plan in plans if _is_quick(plan, budget)] or plans[-1:]
+    first_quick = next((index for index, plan in enumerate(plans) if _is_quick(plan, budget)), len(plans) - 1)
+    memory_of = cache(lambda index: measure_on_meta(plans[index]))
     # The network's memory falls along the list, so that a few measurements find the first that fits.
-    position = bisect_left(quick, True, key=lambda plan: _two(measure_on_meta(plan), budget) <= budget.size_bytes)
-    plan = quick[min(position, len(quick) - 1)]
-    memory = measure_on_meta(plan)
+    position = bisect_left(
+        range(len(plans) - 1), True, first_quick, key=lambda index: _two(memory_of(index), budget) <= budget.size_bytes
+    )
+    plan, memory = plans[position], memory_of(position)
     if _two(memory, budget) > budget.size_bytes:
         raise TrainingError(
             f"expected a memory budget of at least {gigabytes(_two(memory, budget))} for the smallest "
             f"{plan.architecture} of these cases, found {gigabytes(budget.size_bytes)}; allow more, or choose another "
             "architecture"
         )
-    bound: Bound = "memory" if plan is not quick[0] else "images" if plan is plans[0] else "time"
-    return Fitted(plan, memory, wished, bound)
+    bound: Bound = "memory" if position > first_quick else "time" if position else "images"
+    return Fitted(plan, memory, Wish(plans[0].patch, _two(memory_of(0), budget)), bound)
 
 
 def fit_batch(fitted: Fitted, budget: MemoryBudget, data_voxels: float) -> tuple[int, str]:

@@ -20,6 +20,7 @@ Architecture = Literal["unet2d", "unet3d", "dynunet"]
 
 _MAX_LEVELS = 8
 _MAX_CHANNELS = 4096
+_LONGEST_SLICE, _SLICE_MULTIPLE = 256, 32
 _INTERPRETED = frozenset(
     {
         "model_name", "spatial_dims", "in_channels", "out_channels", "use_dynamic", "patch_size", "median_shape",
@@ -122,17 +123,28 @@ def _read(net: Mapping[str, Any]) -> ModelPlan:
         architecture=architecture,
         labels=labels,
         in_channels=int(net["in_channels"]),
-        patch=_integers(net["patch_size"], dimensions),
+        patch=_patch(net, dimensions),
         spacing_mm=tuple(float(value) for value in _sequence(net["median_spacing"], dimensions)),
         median_shape=_integers(net["median_shape"], dimensions),
         levels=int(net.get("n_levels") or 0),
         kernel=int(net.get("kernel_size") or 3),
-        residual_units=int(net.get("num_res_units") or 2),
+        residual_units=2 if net.get("num_res_units") is None else int(net["num_res_units"]),
         first_channels=int(net.get("start_channel") or 32),
         kernels=tuple(_integers(k, dimensions) for k in _rows(net.get("kernels"))) if dynamic else (),
         strides=tuple(_integers(s, dimensions) for s in _rows(net.get("strides"))) if dynamic else (),
         extra={key: value for key, value in net.items() if key not in _INTERPRETED},
     )
+
+
+def _patch(net: Mapping[str, Any], dimensions: int) -> tuple[int, ...]:
+    """The patch, or what to train with where Dante names none: it learns from whole slices in 2D.
+
+    Then it is the median slice, up to a multiple of 32 as stock clients pad it, and 256 at most to bound the memory.
+    """
+    if net["patch_size"] is not None or dimensions == 3:
+        return _integers(net["patch_size"], dimensions)
+    return tuple(min(_LONGEST_SLICE, -(-size // _SLICE_MULTIPLE) * _SLICE_MULTIPLE)
+                 for size in _integers(net["median_shape"], dimensions))  # fmt: skip
 
 
 def _checked(plan: ModelPlan) -> ModelPlan:

@@ -106,6 +106,20 @@ def test_plans_that_lack_something_are_refused(key):
         plan_from_net_metadata(document)
 
 
+def test_dantes_2d_plans_name_no_patch_so_the_median_slice_is_one():
+    document = {**plan_to_net_metadata(FLAT), "patch_size": None, "median_shape": [33, 600]}
+    assert plan_from_net_metadata(document).patch == (64, 256)
+    for sizes in ([0, 32], [-40, 32], [32], None):
+        with pytest.raises(UnsupportedModelError, match="net_metadata"):
+            plan_from_net_metadata({**document, "median_shape": sizes})
+
+
+def test_no_residual_units_are_none_and_not_the_default():
+    document = plan_to_net_metadata(UNET)
+    assert plan_from_net_metadata({**document, "num_res_units": 0}).residual_units == 0
+    assert plan_from_net_metadata({**document, "num_res_units": None}).residual_units == 2
+
+
 def test_a_plan_follows_its_cases():
     plan = configure_unet3d([make_case(1), make_case(2)])
     assert plan.labels == ("ball", "box")

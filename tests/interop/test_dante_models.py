@@ -90,11 +90,11 @@ def short_epochs(monkeypatch):
 
 @pytest.mark.usefixtures("short_epochs")
 @pytest.mark.parametrize("kind", KINDS)
-def test_we_improve_it_within_its_family_and_stock_runs_the_result(written, kind, tmp_path):
+def test_we_improve_it_within_its_family_and_stock_runs_the_result(written, kind, folder, tmp_path):
     base = read_model(written(kind))
     cases = write_cases(tmp_path / "cases", (21, 22), bright=(150.0, 260.0))
     request = ImprovementRequest(CaseRequest((cases,)), tmp_path / "out", written(kind), epochs=1)
-    improve(request, Settings(folder=tmp_path / "configuration"))
+    improve(request, Settings(folder=folder / "configuration"))
     improved = read_model(tmp_path / "out" / "improved.model")
     assert improved.model_id == base.model_id
     assert any(not torch.equal(tensor, base.weights[name]) for name, tensor in improved.weights.items())

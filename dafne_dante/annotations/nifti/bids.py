@@ -6,35 +6,37 @@
     derivatives/manual/sub-1/anat/sub-1_dseg.nii.gz                 label map, its names in sub-1_dseg.tsv or dseg.tsv
     derivatives/manual/sub-1/anat/sub-1_label-liver_mask.nii.gz     or one file a label
 
-Which image a segmentation belongs to: the one that its sidecar names (`Sources`, `RawSources`); else, of the images
-with the same entities that describe the same grid, a raw one before one of the same derivative. Where that leaves
-several, or none, the segmentation is left with the reason.
+See `bids_files` for where datasets lie, `bids_pairing` for which image a segmentation belongs to, and `bids_labels`
+for what its labels are called.
 
-Invariants: a segmentation in a template's space goes with an image in that space or is left; headers are opened to
-compare grids, voxels are not; paths in sidecars are compared with the files that were found and never opened.
+Invariants: what is in doubt is left with the reason, and what hangs on it, too: no mask of an image is taken where
+another one is faulty (the missing label would count as absent), and of two that show one label of one image (two
+readers, two programs) neither is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from dafne_dante.annotations.geometry import Shape, orientation_between, same_grid
 from dafne_dante.annotations.labels import label_key
-from dafne_dante.annotations.nifti.bids_files import BidsFile, bids_files
-from dafne_dante.annotations.nifti.bids_labels import discrete_labels, mask_label, sidecar
+from dafne_dante.annotations.nifti.bids_files import BidsListing, bids_files
+from dafne_dante.annotations.nifti.bids_labels import SideFiles, discrete_labels, mask_label
+from dafne_dante.annotations.nifti.bids_names import BidsFile
+from dafne_dante.annotations.nifti.bids_pairing import BidsImages, may_be_one_acquisition
 from dafne_dante.annotations.nifti.files import LabelMap, Masks, NiftiStudy
-from dafne_dante.annotations.nifti.volume import read_geometry
 from dafne_dante.annotations.study import Found, Left
-from dafne_dante.errors import AnnotationError, GeometryMismatchError, StorageError
-from dafne_dante.types import Affine
+from dafne_dante.errors import AnnotationError, StorageError
 
 __all__ = ["find_bids_studies"]
 
-_DRAWN = ("dseg", "mask")
-_NO_IMAGES = (*_DRAWN, "probseg")
-_OF_DERIVATIVES = {"label", "desc", "seg", "atlas", "hemi", "den", "scale", "space", "res"}
-_SPACES = ("space", "res")
-_OWN_SPACES = {"orig", ""}
+
+@dataclass(frozen=True)
+class _Mask:
+    """A mask that was paired."""
+
+    label: str
+    file: BidsFile
+    image: BidsFile
 
 
 def find_bids_studies(folder: Path) -> Found:
@@ -44,116 +46,118 @@ def find_bids_studies(folder: Path) -> Found:
         AnnotationError: more files than a search looks at.
         StorageError: a folder cannot be listed.
     """
-    files = bids_files(folder)
-    images = [file for file in files if file.suffix not in _NO_IMAGES]
+    listing = bids_files(folder)
+    side_files = SideFiles()
+    images = BidsImages((*listing.files, *listing.lent), side_files)
     studies: list[NiftiStudy] = []
-    masks: dict[tuple[Path, Path], list[tuple[str, BidsFile]]] = {}
-    left: list[Left] = []
-    for file in files:
-        if file.suffix not in _DRAWN:
-            continue
+    masks: list[_Mask] = []
+    faulty: list[tuple[BidsFile, str]] = []
+    for file in listing.files:
         try:
             if file.suffix == "dseg":
-                studies.append(_label_map(file, images))
-            else:
-                label = mask_label(file)
-                masks.setdefault((_image_of(file, images), file.root), []).append((label, file))
+                studies.append(_label_map(file, images, side_files))
+            elif file.is_drawn:
+                masks.append(_Mask(mask_label(file, side_files), file, images.drawn_on(file)))
         except (AnnotationError, StorageError) as error:
-            left.append(Left(file.stem, str(error)))
-    for (image, _), drawn in masks.items():
-        try:
-            studies.append(_masks(image, drawn))
-        except AnnotationError as error:
-            left.append(Left(image.name, str(error)))
-    return Found(tuple(studies), (*left, *_unused(folder, files, images, studies)))
+            faulty.append((file, str(error)))
+    left = [Left(file.stem, reason) for file, reason in faulty]
+    sound, beside = _without_companions(masks, [file for file, _ in faulty])
+    of_masks, contradicting = _of_masks(sound)
+    alone, rivals = _without_rivals([*studies, *of_masks])
+    return Found(alone, (*left, *beside, *contradicting, *rivals, *_unused(folder.name, listing, alone)))
 
 
-def _label_map(file: BidsFile, images: Sequence[BidsFile]) -> NiftiStudy:
-    labels = discrete_labels(file)
-    image = _image_of(file, images)
-    return NiftiStudy(file.stem, (image,), tuple(labels), LabelMap(file.path, tuple(labels.values())))
+def _label_map(file: BidsFile, images: BidsImages, side_files: SideFiles) -> NiftiStudy:
+    labels = discrete_labels(file, side_files)
+    image = images.drawn_on(file)
+    return NiftiStudy(file.stem, (image.path,), tuple(labels), LabelMap(file.path, tuple(labels.values())))
 
 
-def _masks(image: Path, drawn: Sequence[tuple[str, BidsFile]]) -> NiftiStudy:
+def _without_companions(masks: Sequence[_Mask], faulty: Iterable[BidsFile]) -> tuple[list[_Mask], list[Left]]:
+    """The masks of images all of whose masks are sound, and what to say of the others."""
+    spoilt: dict[tuple[Path, Path], str] = {}
+    for file in faulty:
+        if file.suffix == "mask":
+            for mask in masks:
+                if mask.file.root == file.root and may_be_one_acquisition(mask.file, file):
+                    spoilt.setdefault((mask.image.path, file.root), file.path.name)
+    sound = [mask for mask in masks if (mask.image.path, mask.file.root) not in spoilt]
+    left = [
+        Left(mask.file.stem, f"expected all masks of its image to be sound, found a fault in {other}; see there")
+        for mask in masks
+        if (other := spoilt.get((mask.image.path, mask.file.root)))
+    ]
+    return sound, left
+
+
+def _of_masks(masks: Iterable[_Mask]) -> tuple[list[NiftiStudy], list[Left]]:
     """One study of all masks of an image in one derivative."""
-    named: dict[str, tuple[str, Path]] = {}
-    for label, file in drawn:
-        other = named.setdefault(label_key(label), (label, file.path))[1]
-        if other != file.path:
-            raise AnnotationError(f"expected one mask a label, found {other.name} and {file.path.name}; remove one")
-    ordered = sorted(named.values())
-    labels, paths = tuple(label for label, _ in ordered), tuple(path for _, path in ordered)
-    name = image.name.partition(".")[0]
-    return NiftiStudy(name, (image,), labels, Masks(paths))
+    together: dict[tuple[Path, Path], list[_Mask]] = {}
+    for mask in masks:
+        together.setdefault((mask.image.path, mask.file.root), []).append(mask)
+    studies, left = [], []
+    for drawn in together.values():
+        image = drawn[0].image
+        try:
+            ordered = _one_a_label(drawn)
+        except AnnotationError as error:
+            left.append(Left(image.stem, str(error)))
+            continue
+        labels, paths = tuple(mask.label for mask in ordered), tuple(mask.file.path for mask in ordered)
+        studies.append(NiftiStudy(image.stem, (image.path,), labels, Masks(paths)))
+    return studies, left
 
 
-def _image_of(file: BidsFile, images: Sequence[BidsFile]) -> Path:
-    """The image that the segmentation was drawn on; AnnotationError when that cannot be told."""
-    within = [image for image in images if image.is_raw or image.root == file.root]
-    named = _sources(sidecar(file))
-    said = [image for image in within if image.place in named]
-    fitting = [image for image in said or within if said or _has_entities_of(image, file)]
-    if not fitting:
-        raise AnnotationError(
-            f"{file.path.name}: expected the image that it was drawn on, found none with its entities and space; "
-            "name the raw dataset's folder, with its derivatives in it"
-        )
-    shape, affine = read_geometry(file.path)
-    there = [image for image in fitting if _is_on_grid(image, shape, affine)]
-    if not there:
-        names = ", ".join(image.path.name for image in fitting[:3])
-        raise GeometryMismatchError(f"{file.path.name}: expected the grid of its image, found none on it among {names}")
-    best = [image for image in there if image.is_raw] or there
-    if len(best) > 1:
-        names = " and ".join(image.path.name for image in best[:2])
-        raise AnnotationError(
-            f"{file.path.name}: expected one image on its grid, found {names}; name it under Sources in its sidecar"
-        )
-    return best[0].path
+def _one_a_label(drawn: Iterable[_Mask]) -> list[_Mask]:
+    """By label; AnnotationError for two of one label."""
+    named: dict[str, _Mask] = {}
+    for mask in drawn:
+        other = named.setdefault(label_key(mask.label), mask)
+        if other is not mask:
+            names = f"{other.file.path.name} and {mask.file.path.name}"
+            raise AnnotationError(f"expected one mask a label, found {names}; remove one")
+    return sorted(named.values(), key=lambda mask: (mask.label, mask.file.path))
 
 
-def _has_entities_of(image: BidsFile, file: BidsFile) -> bool:
-    """Whether it is from the same acquisition, in the same space."""
-    own = {key: value for key, value in image.entities.items() if key not in _OF_DERIVATIVES}
-    wanted = {key: value for key, value in file.entities.items() if key not in _OF_DERIVATIVES}
-    # A contrast may be told apart by an entity that the segmentation does not repeat; then the grid decides.
-    return wanted.items() <= own.items() and _space(image) == _space(file)
+def _without_rivals(studies: Sequence[NiftiStudy]) -> tuple[tuple[NiftiStudy, ...], list[Left]]:
+    """The studies whose labels nobody else has drawn on their image, and what to say of the others."""
+    drawn: dict[tuple[Path, str], list[NiftiStudy]] = {}
+    for study in studies:
+        for label in study.labels:
+            drawn.setdefault((study.images[0], label_key(label)), []).append(study)
+    alone, left = [], []
+    for study in studies:
+        others = [one for label in study.labels for one in drawn[study.images[0], label_key(label)] if one is not study]
+        if others:
+            names = " and ".join(sorted((_drawn_in(study), _drawn_in(others[0]))))
+            reason = f"expected one segmentation of {study.images[0].name} with its labels, found {names}; name the "
+            left.append(Left(study.name, reason + "folder of one derivative, or remove one"))
+        else:
+            alone.append(study)
+    return tuple(alone), left
 
 
-def _space(file: BidsFile) -> tuple[str, ...]:
-    found = tuple(file.entities.get(key, "") for key in _SPACES)
-    return ("", *found[1:]) if found[0] in _OWN_SPACES else found
+def _drawn_in(study: NiftiStudy) -> str:
+    """A file of the study that somebody drew, with the base name of its derivative."""
+    path = study.files[1]
+    root = next((above for above in path.parents if above.name.startswith("sub-")), path.parent).parent
+    return f"{path.name} in {root.name}"
 
 
-def _sources(described: dict[str, Any]) -> set[str]:
-    """Places below a dataset that a sidecar names: `bids:<dataset>:<place>`, or in old ones the place alone."""
-    listed: list[Any] = []
-    for key in ("Sources", "RawSources"):
-        value = described.get(key)
-        listed += value if isinstance(value, list) else [value]
-    return {text.rpartition(":")[2].lstrip("/") for text in listed if isinstance(text, str)}
-
-
-def _is_on_grid(image: BidsFile, shape: Shape, affine: Affine) -> bool:
-    """Whether the image has this grid, up to the order and direction of its axes; not if it cannot be read."""
-    try:
-        image_shape, image_affine = read_geometry(image.path)
-        turn = orientation_between(affine, shape, image_affine)
-    except AnnotationError:
-        return False
-    return same_grid(image_affine, image_shape, turn.affine(affine), turn.new_shape)
-
-
-def _unused(
-    folder: Path, files: Sequence[BidsFile], images: Sequence[BidsFile], studies: Sequence[NiftiStudy]
-) -> list[Left]:
-    """What nobody has drawn on, in one line, and what we do not read, in another."""
+def _unused(name: str, listing: BidsListing, studies: Iterable[NiftiStudy]) -> list[Left]:
+    """What nobody has drawn on and what we do not read, each kind in a line."""
     used = {path for study in studies for path in study.images}
-    bare = sum(image.is_raw and image.path not in used for image in images)
-    likely = sum(file.suffix == "probseg" for file in files)
-    left = []
-    if bare:
-        left.append(Left(folder.name, f"{bare} image(s) that no _dseg or _mask was drawn on"))
-    if likely:
-        left.append(Left(folder.name, f"{likely} probability map(s); expected _dseg or _mask"))
-    return left
+    counted = {
+        "image(s) without a _dseg or _mask that is taken": sum(
+            file.is_raw and file.is_image and file.path not in used for file in listing.files
+        ),
+        "probability map(s); expected _dseg or _mask": sum(file.suffix == "probseg" for file in listing.files),
+        "drawing(s) under other names; expected _dseg or _mask": sum(
+            not file.is_image and not file.is_drawn and file.suffix != "probseg" for file in listing.files
+        ),
+        "NIfTI file(s) or folder(s) whose names or places are none of BIDS": listing.strange,
+        "link(s) to files that are not here; fetch them": listing.absent,
+        "link(s) to folders, which are not followed": listing.links,
+        "derivative(s) without folders sub-<label>": listing.unknown,
+    }
+    return [Left(name, f"{count} {what}") for what, count in counted.items() if count]

@@ -1,60 +1,57 @@
-"""The NIfTI files of a BIDS dataset by what their names say; nothing is opened but dataset_description.json.
+"""The datasets that a BIDS folder consists of, and their NIfTI files; only dataset_description.json is opened.
 
-Terms (BIDS 1.10, "Filename structure")
-- A name is `<key>-<value>_..._<suffix>.nii.gz`; the pairs are its *entities*, the suffix says what kind of data it is.
+Terms (BIDS 1.10, "Storage of derived datasets", "Study dataset")
 - A *dataset* has `dataset_description.json` and `sub-<label>/[ses-<label>/]<datatype>/` below it. What somebody made
-  from it is a *derivative*, a dataset of its own in `derivatives/<name>/`, or the whole folder.
+  from it is a *derivative*, a dataset of its own in `derivatives/<name>/`, or the whole folder; the raw dataset may
+  then be inside it, in `rawbids/` or `sourcedata/`.
+- *Lent* files are a raw dataset's to which a derivative that was named by itself belongs: the one it lies inside, or
+  one beside it that its description links to. Only their images are used.
 
-Invariants: names are untrusted, and only compared; links to folders are not followed; a dataset has a bounded number
-of files.
+Invariants: links to folders are not followed; the links of a description are compared with the folders beside the
+dataset and never opened; a dataset has a bounded number of files; what is not looked at is counted.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from dafne_dante.annotations.nifti.bids_names import BidsFile, parsed_name
 from dafne_dante.annotations.nifti.files import list_folder
 from dafne_dante.annotations.nifti.volume import ENDINGS
 from dafne_dante.durable import read_bounded
 from dafne_dante.errors import AnnotationError, StorageError
 
-__all__ = ["BidsFile", "bids_files", "entities_of", "is_bids_folder"]
+__all__ = ["BidsListing", "bids_files", "is_bids_folder"]
 
 _DESCRIPTION = "dataset_description.json"
 _MAX_BYTES = 1 << 20
 _MAX_FILES = 100_000
-_DEPTH = 3  # ses, datatype, and the folder of an image in several files
+_DEPTH = 2  # session and data type
+_NESTED = 2  # derivatives of derivatives
+_SOURCES = ("rawbids", "sourcedata")
 
 
-@dataclass(frozen=True)
-class BidsFile:
-    """One NIfTI file.
+@dataclass
+class BidsListing:
+    """What a folder came to.
 
     Attributes:
-        path: where it is.
-        root: the folder of its dataset.
-        is_raw: whether that dataset is no derivative.
-        entities: key to value.
-        suffix: `T1w`, `dseg`, `mask`, ...
+        files: NIfTI files with BIDS names, by dataset and place.
+        lent: the same of a raw dataset that is not in the folder.
+        strange: NIfTI files whose names or places are none of BIDS.
+        absent: links to files that are not there, as git-annex leaves them.
+        links: links to folders.
+        unknown: folders of derivatives without subjects.
     """
 
-    path: Path
-    root: Path
-    is_raw: bool
-    entities: Mapping[str, str]
-    suffix: str
-
-    @property
-    def stem(self) -> str:
-        """The name without its ending."""
-        ending = next(ending for ending in ENDINGS if self.path.name.endswith(ending))
-        return self.path.name[: -len(ending)]
-
-    @property
-    def place(self) -> str:
-        """Its path below its dataset, with slashes."""
-        return self.path.relative_to(self.root).as_posix()
+    files: list[BidsFile] = field(default_factory=list)
+    lent: list[BidsFile] = field(default_factory=list)
+    strange: int = 0
+    absent: int = 0
+    links: int = 0
+    unknown: int = 0
 
 
 def is_bids_folder(folder: Path) -> bool:
@@ -62,57 +59,121 @@ def is_bids_folder(folder: Path) -> bool:
     return _described(folder) is not None
 
 
-def bids_files(folder: Path) -> list[BidsFile]:
-    """The NIfTI files of the dataset and of its derivatives, by dataset and place.
+def bids_files(folder: Path) -> BidsListing:
+    """The NIfTI files of the dataset, of the raw datasets in it and of its derivatives.
 
     Raises:
         AnnotationError: more files than a search looks at.
         StorageError: a folder cannot be listed.
     """
-    described = _described(folder) or {}
-    is_raw = described.get("DatasetType", "raw") == "raw"
-    found = list(_below(folder, folder, is_raw=is_raw))
+    listing = BidsListing()
+    is_raw = _is_raw(folder)
+    _list_dataset(folder, listing, is_raw=is_raw, nested=_NESTED)
+    if is_raw:
+        return listing
+    for raw in _raw_inside(folder):
+        _list_dataset(raw, listing, is_raw=True, nested=_NESTED)
+    if not any(file.is_raw for file in listing.files):
+        for raw in _raw_around(folder):
+            lent = BidsListing()
+            _list_subjects(raw, lent, is_raw=True)
+            listing.lent += lent.files
+    return listing
+
+
+def _list_dataset(folder: Path, listing: BidsListing, *, is_raw: bool, nested: int) -> None:
+    """Add a dataset with its derivatives; a derivative that has neither subjects nor derivatives counts as unknown."""
+    has_subjects = _list_subjects(folder, listing, is_raw=is_raw)
     derivatives = folder / "derivatives"
-    if derivatives.is_dir() and not derivatives.is_symlink():
-        for one in list_folder(derivatives):
-            if one.is_dir() and not one.is_symlink():
-                found += _below(one, one, is_raw=False)
-    if len(found) > _MAX_FILES:
-        raise AnnotationError(f"expected at most {_MAX_FILES} files in a dataset, found more; name parts of it")
-    return found
+    if nested and derivatives.is_dir() and not derivatives.is_symlink():
+        _list_subjects(derivatives, listing, is_raw=False)  # one that has no folder of its own, which is common
+        for one in _folders(derivatives):
+            if not one.name.startswith("sub-"):
+                _list_dataset(one, listing, is_raw=False, nested=nested - 1)
+    elif not has_subjects and not is_raw:
+        listing.unknown += 1
 
 
-def entities_of(stem: str) -> tuple[dict[str, str], str] | None:
-    """Entities and suffix of a name without its ending; None when it is no BIDS name."""
-    *pairs, suffix = stem.split("_")
-    entities: dict[str, str] = {}
-    for pair in pairs:
-        key, dash, value = pair.partition("-")
-        if not dash or not key or not value or key in entities:
-            return None
-        entities[key] = value
-    return (entities, suffix) if suffix and "-" not in suffix else None
+def _list_subjects(root: Path, listing: BidsListing, *, is_raw: bool) -> bool:
+    """Add the files of a dataset's subjects; whether there is any subject."""
+    listing.links += sum(entry.is_symlink() and entry.is_dir() for entry in list_folder(root))
+    subjects = [one for one in _folders(root) if one.name.startswith("sub-")]
+    for path in (path for subject in subjects for path in _files_in(subject, listing, _DEPTH)):
+        parsed = parsed_name(path.name)
+        if parsed is None:
+            listing.strange += 1
+        else:
+            listing.files.append(BidsFile(path, root, is_raw, *parsed))
+        if len(listing.files) + listing.strange > _MAX_FILES:
+            raise AnnotationError(f"expected at most {_MAX_FILES} files, found more; name parts of the dataset")
+    return bool(subjects)
 
 
-def _below(folder: Path, root: Path, *, is_raw: bool) -> Iterator[BidsFile]:
-    for subject in list_folder(folder):
-        if subject.name.startswith("sub-") and subject.is_dir() and not subject.is_symlink():
-            for path in _files_in(subject, _DEPTH):
-                ending = next(ending for ending in ENDINGS if path.name.endswith(ending))
-                parsed = entities_of(path.name[: -len(ending)])
-                if parsed is not None and "sub" in parsed[0]:
-                    yield BidsFile(path, root, is_raw, *parsed)
+def _folders(folder: Path) -> list[Path]:
+    return [entry for entry in list_folder(folder) if entry.is_dir() and not entry.is_symlink()]
 
 
-def _files_in(folder: Path, depth: int) -> Iterator[Path]:
+def _files_in(folder: Path, listing: BidsListing, depth: int) -> Iterator[Path]:
     for entry in list_folder(folder):
-        if entry.is_dir() and not entry.is_symlink() and depth:
-            yield from _files_in(entry, depth - 1)
-        elif entry.name.endswith(ENDINGS) and entry.is_file():
-            yield entry
+        if entry.is_dir():
+            if entry.is_symlink():
+                listing.links += 1
+            elif depth:
+                yield from _files_in(entry, listing, depth - 1)
+            else:
+                listing.strange += any(_is_nifti(inner) for inner in list_folder(entry))
+        elif _is_nifti(entry):
+            if entry.is_file():
+                yield entry
+            else:
+                listing.absent += 1
 
 
-def _described(folder: Path) -> dict[str, object] | None:
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith(ENDINGS)
+
+
+def _raw_inside(folder: Path) -> Iterator[Path]:
+    """Raw datasets that a derivative or a study carries with it."""
+    for name in _SOURCES:
+        source = folder / name
+        if source.is_dir() and not source.is_symlink():
+            for one in (source, *_folders(source)):
+                if is_bids_folder(one) and _is_raw(one):
+                    yield one
+
+
+def _raw_around(folder: Path) -> Iterator[Path]:
+    """The raw dataset that a derivative lies inside, else those beside it that its description links to."""
+    above = folder.parent
+    if above.name == "derivatives":
+        if is_bids_folder(above.parent) and _is_raw(above.parent):
+            yield above.parent
+        return
+    linked = set(_links(_described(folder) or {}))
+    if not linked:
+        return
+    for one in _folders(above):
+        if f"../{one.name}" in linked and is_bids_folder(one) and _is_raw(one):
+            yield one
+
+
+def _links(described: dict[str, Any]) -> Iterator[str]:
+    """Where a description says that its sources are (`DatasetLinks`, `SourceDatasets`), without a closing slash."""
+    links, sources = described.get("DatasetLinks"), described.get("SourceDatasets")
+    found = list(links.values()) if isinstance(links, dict) else []
+    found += [one.get("URL") for one in sources if isinstance(one, dict)] if isinstance(sources, list) else []
+    for text in found:
+        if isinstance(text, str):
+            yield text.rstrip("/")
+
+
+def _is_raw(folder: Path) -> bool:
+    """Whether the dataset says that it is raw; before BIDS 1.4 none said so, then its place tells."""
+    return (_described(folder) or {}).get("DatasetType", "raw") == "raw" and folder.parent.name != "derivatives"
+
+
+def _described(folder: Path) -> dict[str, Any] | None:
     path = folder / _DESCRIPTION
     if not path.is_file():
         return None

@@ -100,16 +100,18 @@ def read_volumes(path: Path, count: int = 1, *, max_bytes: int = MAX_BYTES, max_
     return _opened(path, max_bytes, lambda stream, available: _read(stream, available, count, max_voxels))
 
 
-def read_geometry(path: Path) -> tuple[Shape, Affine]:
+def read_geometry(path: Path, count: int | None = 1) -> tuple[Shape, Affine]:
     """What the header of a file says of its grid: voxels along its own axes, and the affine (4, 4).
 
+    `count` is how many volumes it may have; None for any number.
+
     Raises:
-        UnreadableImageError: a header that `read_volume` would refuse; the voxels are not looked at.
+        UnreadableImageError: a header that `read_volumes` would refuse; the voxels are not looked at.
     """
 
     def read(stream: _Stream, available: int) -> tuple[Shape, Affine]:
         header = _read_header(stream)
-        shape = _volumes_of(header, 1, MAX_VOXELS)
+        shape = _volumes_of(header, count, MAX_VOXELS)
         return shape, _read_affine(header, shape)[0]
 
     return _opened(path, MAX_BYTES, read)
@@ -208,17 +210,18 @@ def _checked_header(kind: type[Nifti1Header], block: bytes) -> Any:
     return header
 
 
-def _volumes_of(header: Any, count: int, max_voxels: int) -> Shape:
-    """Voxels of one of its `count` volumes."""
+def _volumes_of(header: Any, count: int | None, max_voxels: int) -> Shape:
+    """Voxels of one of its `count` volumes; None where their number does not matter, nor what they come to."""
     shape = tuple(int(size) for size in _understood(header.get_data_shape))
     if not shape or min(shape) < 1:
         raise _Fault(f"expected three axes of at least one voxel, found {shape}")
     volumes = math.prod(shape[3:])
-    if volumes != count:
+    if count is not None and volumes != count:
         expected = "one volume" if count == 1 else f"{count} volumes"
         raise _Fault(f"expected {expected}, found {len(shape)}D with {volumes}; split the file into volumes")
-    if math.prod(shape) > max_voxels:
-        raise _Fault(f"expected at most {max_voxels} voxels, found {math.prod(shape)}; crop or resample the image")
+    voxels = math.prod(shape if count is not None else shape[:3])
+    if voxels > max_voxels:
+        raise _Fault(f"expected at most {max_voxels} voxels, found {voxels}; crop or resample the image")
     padded = (*shape, 1, 1)
     return padded[0], padded[1], padded[2]
 

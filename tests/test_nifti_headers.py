@@ -1,5 +1,6 @@
 """What hospitals' NIfTI headers say twice, in fractions or for several volumes; and the files that nibabel ships."""
 
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,7 @@ from dafne_dante.annotations.collect import collect
 from dafne_dante.annotations.nifti.volume import read_volume, read_volumes
 from dafne_dante.annotations.reading import read_case
 from dafne_dante.annotations.search import find_studies_in
-from dafne_dante.errors import AnnotationError, UnknownLabelError, UnreadableImageError
+from dafne_dante.errors import AnnotationError, GeometryMismatchError, UnknownLabelError, UnreadableImageError
 
 PACKAGED = sorted((Path(nib.__file__).parent / "tests" / "data").iterdir())
 MIRRORED = AFFINE @ np.array([[-1.0, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -59,6 +60,73 @@ def test_the_note_reaches_the_person(tmp_path):
     taken = {one.name: one.notes.remarks for one in collect(find_studies_in([folder])).taken}
     assert taken["a"] == ("a_0000.nii.gz: its sform and its qform are up to 4.0 mm apart; the sform counts",)
     assert taken["b"] == ()
+
+
+@pytest.mark.parametrize("name", ["mask_left.nii.gz", "mask_top.nii.gz"])
+def test_what_a_mask_says_twice_is_told_too_and_once(tmp_path, name):
+    folder = plain(tmp_path / "site", ("a",))
+    number = ("mask_left.nii.gz", "mask_top.nii.gz").index(name) + 1
+    two_forms(folder / "a" / name, AFFINE, shifted(4.0), (label_array() == number).astype(np.uint8))
+    (taken,) = collect(find_studies_in([folder])).taken
+    said = "its sform and its qform are up to 4.0 mm apart; the sform counts"
+    assert taken.notes.remarks == (f"{name}: {said}",)
+    two_forms(folder / "a" / "image.nii.gz", AFFINE, shifted(4.0))
+    (taken,) = collect(find_studies_in([folder])).taken
+    assert taken.notes.remarks == (f"image.nii.gz: {said}",), "it was copied from there to all masks"
+
+
+def test_what_a_label_map_says_twice_is_told_too(tmp_path):
+    folder = nnunet(tmp_path / "site", ("a",))
+    two_forms(folder / "labelsTr" / "a.nii.gz", AFFINE, shifted(4.0), label_array())
+    (taken,) = collect(find_studies_in([folder])).taken
+    assert taken.notes.remarks == ("a.nii.gz: its sform and its qform are up to 4.0 mm apart; the sform counts",)
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_a_mask_agrees_with_its_image_by_the_form_that_counts(tmp_path, form):
+    """The image's sform counts; a mask that knows nothing but its qform lies elsewhere."""
+    folder = plain(tmp_path / "site", ("a",))
+    two_forms(folder / "a" / "image.nii.gz", AFFINE, shifted(4.0))
+    write(folder / "a" / "mask_left.nii.gz", (label_array() == 1) * 1.0, AFFINE if form == "sform" else shifted(4.0))
+    found = find_studies_in([folder])
+    if form == "sform":
+        np.testing.assert_array_equal(collect(found).cases[0].segmentation, label_array())
+    else:
+        with pytest.raises(GeometryMismatchError, match=r"mask_left.*a box that lies 4 mm away"):
+            read_case(found.studies[0])
+
+
+def test_a_quaternion_that_is_none_leaves_the_sform(tmp_path):
+    path = two_forms(tmp_path / "a.nii", AFFINE, AFFINE)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<fff", content, 256, 2.0, 2.0, 2.0)  # quatern_b, _c, _d: no more than 1 together
+    path.write_bytes(content)
+    found = read_volumes(path)
+    assert found.notes == ("its qform is of no use; its sform counts",)
+    np.testing.assert_allclose(found.affine, nib.load(path).affine)
+    struct.pack_into("<h", content, 254, 0)  # sform_code
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"^a\.nii: expected a sound NIfTI header"):
+        read_volumes(path)
+
+
+def test_a_header_and_image_pair_is_refused_for_what_it_is(tmp_path):
+    nib.save(nib.Nifti1Pair(image_array(), AFFINE), tmp_path / "a.img")
+    found = find_studies_in([tmp_path])
+    assert found.studies == ()
+    assert {one.name: one.reason for one in found.left} == dict.fromkeys(
+        ("a.hdr", "a.img"), "expected a single .nii file, found an .hdr and .img pair; convert it"
+    )
+
+
+def test_more_labels_than_a_segmentation_has_values_are_refused(tmp_path):
+    folder = plain(tmp_path / "site", ("a",))
+    content = (folder / "a" / "mask_left.nii.gz").read_bytes()
+    for number in range(254):
+        (folder / "a" / f"mask_m{number}.nii.gz").write_bytes(content)
+    (study,) = find_studies_in([folder]).studies
+    with pytest.raises(UnknownLabelError, match="at most 255 labels, found 256"):
+        read_case(study)
 
 
 def test_fractions_of_a_mask_count_from_one_half_and_that_is_told(tmp_path):

@@ -27,6 +27,7 @@ __all__ = ["CaseNotes", "Reading", "own_labels", "pseudonym", "read_case"]
 
 _KEY_OF_THIS_PROCESS = secrets.token_bytes(32)
 _ID_DIGITS = 16
+_MAX_LABELS = 255
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,16 @@ def read_case(
     """Read one study for a model's labels, in the model's order; None for the study's own.
 
     Raises:
-        UnknownLabelError: the study has no name for one of the labels, or one of its own for none of them.
+        UnknownLabelError: the study has no name for one of the labels, or one of its own for none of them; or there
+            are more labels than a segmentation has values.
         NotEnoughCasesError: no slice counts as labelled.
         UnreadableImageError, GeometryMismatchError, AnnotationError: as the kind of source tells.
         TrustError: an empty key.
     """
     reading = reading or Reading()
     wanted = own_labels(study, reading.names) if labels is None else tuple(labels)
+    if len(wanted) > _MAX_LABELS:
+        raise UnknownLabelError(f"expected at most {_MAX_LABELS} labels, found {len(wanted)}; leave some out")
     found = reading.names.resolve(study.labels, wanted)
     if not found.values or (found.missing and not reading.missing_is_absent):
         raise UnknownLabelError(_mismatch(study, wanted, found.unknown))

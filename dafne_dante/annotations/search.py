@@ -119,6 +119,10 @@ def _look_at_files(files: Sequence[Path], search: _Search) -> None:
             search.take(path.name, lambda: _refuse("expected an image with its labels; name the folder of both"))
         elif path.name.lower().endswith(ENDING):
             search.take(path.name, partial(find_bundle_studies, [path]))
+        elif _is_of_pair(path):
+            search.take(
+                path.name, lambda: _refuse("expected a single .nii file, found an .hdr and .img pair; convert it")
+            )
         else:
             search.others.append(path)
 
@@ -139,6 +143,11 @@ def _home(folder: Path, files: Sequence[Path]) -> Path:
 def _is_beside(path: Path, files: Sequence[Path]) -> bool:
     """Whether the file belongs to NIfTI files beside it and is no study of its own."""
     return is_side_file(path) or (path.name == SIDECAR and any(_is_nifti(other) for other in files))
+
+
+def _is_of_pair(path: Path) -> bool:
+    """Whether the file is a half of an Analyze or NIfTI pair; DICOM files may be called .img, but then stand alone."""
+    return path.suffix == ".hdr" or (path.suffix == ".img" and path.with_suffix(".hdr").is_file())
 
 
 def _is_nifti(path: Path) -> bool:

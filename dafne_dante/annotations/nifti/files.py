@@ -18,7 +18,7 @@ import numpy as np
 from dafne_dante.annotations.grid import ImageOnGrid
 from dafne_dante.annotations.nifti.annotated import SIDECAR
 from dafne_dante.annotations.nifti.image import read_image, read_label_values, read_mask
-from dafne_dante.annotations.nifti.volume import ENDINGS
+from dafne_dante.annotations.nifti.volume import ENDINGS, read_notes
 from dafne_dante.annotations.study import EmptySlices, LabelledImage
 from dafne_dante.errors import AnnotationError, GeometryMismatchError, StorageError, UnknownLabelError
 from dafne_dante.types import AnnotatedSlices, Segmentation
@@ -88,8 +88,10 @@ class NiftiStudy:
         annotated = self._annotated(grid)
         if isinstance(self.annotation, LabelMap):
             named = dict(zip(self.labels, self.annotation.values, strict=True))
-            return LabelledImage(grid, _translated(self.annotation.path, named, values, grid), annotated, grid.notes)
-        drawn, notes = _laid_over(dict(zip(self.labels, self.annotation.paths, strict=True)), values, grid)
+            drawn, told = _translated(self.annotation.path, named, values, grid), read_notes(self.annotation.path)
+            notes = _once(self.annotation.path.name, told, grid.notes)
+        else:
+            drawn, notes = _laid_over(dict(zip(self.labels, self.annotation.paths, strict=True)), values, grid)
         return LabelledImage(grid, drawn, annotated, grid.notes + notes)
 
     def _annotated(self, grid: ImageOnGrid) -> AnnotatedSlices | None:
@@ -168,5 +170,11 @@ def _laid_over(
         if name in values:
             mask, told = read_mask(path, grid)
             segmentation[mask] = values[name]
-            notes += told
+            notes += told + _once(path.name, read_notes(path), grid.notes + notes)
     return segmentation, notes
+
+
+def _once(name: str, notes: Iterable[str], told: Iterable[str]) -> tuple[str, ...]:
+    """The notes on a file that were not told of another one: a header is often copied to all that is drawn."""
+    known = {note.partition(": ")[2] for note in told}
+    return tuple(f"{name}: {note}" for note in notes if note not in known)

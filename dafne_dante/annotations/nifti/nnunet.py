@@ -5,10 +5,13 @@
     imagesTr/<case>.nii.gz        or so: one contrast, or all of them along the fourth axis (Decathlon)
     labelsTr/<case>.nii.gz        label map
 
-`.nii` is as good as `.nii.gz`. Source: nnU-Net, documentation/dataset_format.md (both versions).
+`.nii` is as good as `.nii.gz`. Where image and label are called differently, the list `training` of dataset.json
+({"image": "./imagesTr/img1.nii.gz", "label": "./labelsTr/label1.nii.gz"}) says what belongs together. Source: nnU-Net,
+documentation/dataset_format.md (both versions); the dataset.json of the Decathlon.
 
 Invariants: dataset.json is untrusted, so it is bounded, every entry that we use is checked, and no path in it is
-followed; every label file has its images and every image file belongs to a label file, or the folder is refused.
+followed: paths are compared with the files that were found. Every label file has its images and every image file
+belongs to a label file, or the folder is refused.
 Not handled, and said so: regions (a label that is a list of values) and the label "ignore".
 """
 
@@ -46,12 +49,13 @@ def find_nnunet_studies(folder: Path) -> list[NiftiStudy]:
     dataset = _read_dataset(folder)
     labels = _declared_labels(dataset)
     contrasts = _declared_contrasts(dataset)
+    listed = _listed_images(dataset)
     images, maps = (_files(folder / name) for name in ("imagesTr", "labelsTr"))
     if not maps:
         raise NotEnoughCasesError("expected label files <case>.nii.gz in labelsTr, found none; add labelled cases")
     studies = []
     for name, path in sorted(maps.items()):
-        own = _take_images(name, images, contrasts)
+        own = _take_listed(name, listed.get(path.name), images) or _take_images(name, images, contrasts)
         # One file where dataset.json declares several contrasts holds them all, as the Decathlon's do.
         volumes = contrasts or 1 if len(own) == 1 else 1
         drawn = LabelMap(path, tuple(labels.values()))
@@ -128,6 +132,48 @@ def _declared_contrasts(dataset: dict[str, Any]) -> int | None:
     if not isinstance(declared, dict) or not 1 <= len(declared) <= _MAX_CONTRASTS:
         raise AnnotationError(f"{DATASET_FILE}: expected channel_names with 1 to {_MAX_CONTRASTS} entries")
     return len(declared)
+
+
+def _listed_images(dataset: dict[str, Any]) -> dict[str, str]:
+    """The name of a label file to that of its image, as `training` has them; AnnotationError for one in two pairs."""
+    listed = dataset.get("training")
+    pairs = set()
+    for one in listed if isinstance(listed, list) else ():
+        if isinstance(one, dict):
+            image, label = (
+                _name_in(folder, one.get(key)) for folder, key in (("imagesTr", "image"), ("labelsTr", "label"))
+            )
+            if image and label:
+                pairs.add((label, image))
+    found = dict(pairs)
+    if len(found) != len(pairs) or len(set(found.values())) != len(found):
+        raise AnnotationError(f"{DATASET_FILE}: expected every file in one pair of training, found one in two")
+    return found
+
+
+def _name_in(folder: str, place: Any) -> str:
+    """The file name of a path of training; empty for one that leads anywhere but into the folder."""
+    if not isinstance(place, str):
+        return ""
+    above, _, name = place.removeprefix("./").partition("/")
+    return name if above == folder and "/" not in name else ""
+
+
+def _take_listed(name: str, listed: str | None, images: dict[str, Path]) -> tuple[Path, ...]:
+    """Take the image file that training lists out of `images`; nnU-Net's own lists have names without `_0000`.
+
+    Raises:
+        AnnotationError: it lists another one than the file that is called as the case is.
+    """
+    stem = next((stem for stem, path in images.items() if path.name == listed), None)
+    if stem is None:
+        return ()
+    if stem != name and name in images:
+        raise AnnotationError(
+            f"{DATASET_FILE}: expected training to list {images[name].name} as the image of {name}, "
+            f"found {images[stem].name}; correct the list or the names"
+        )
+    return (images.pop(stem),)
 
 
 def _files(folder: Path) -> dict[str, Path]:

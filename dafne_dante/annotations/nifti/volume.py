@@ -39,6 +39,7 @@ __all__ = [
     "MAX_VOXELS",
     "NiftiFile",
     "read_geometry",
+    "read_notes",
     "read_volume",
     "read_volumes",
     "write_segmentation",
@@ -54,6 +55,7 @@ _MAX_EXTENSION_BYTES = 16 << 20  # between header and voxels, and again behind t
 _MAX_DEFLATE_RATIO = 1032  # zlib, technical details: no stream unpacks to more than this
 _BLOCK_BYTES = 1 << 20
 _LONGEST_HEADER = 540
+_USELESS_QFORM = "its qform is of no use; its sform counts"
 _FORMS_APART = 0.5  # of the smallest voxel size; a quaternion is stored with less noise than a thousandth of it
 
 _quiet = logging.getLogger(f"{__name__}.header")
@@ -113,6 +115,16 @@ def read_geometry(path: Path, count: int | None = 1) -> tuple[Shape, Affine]:
         header = _read_header(stream)
         shape = _volumes_of(header, count, MAX_VOXELS)
         return shape, _read_affine(header, shape)[0]
+
+    return _opened(path, MAX_BYTES, read)
+
+
+def read_notes(path: Path) -> tuple[str, ...]:
+    """What a person should know of a file's header (see `NiftiFile`); UnreadableImageError as `read_geometry`."""
+
+    def read(stream: _Stream, available: int) -> tuple[str, ...]:
+        header = _read_header(stream)
+        return _read_affine(header, _volumes_of(header, None, MAX_VOXELS))[1]
 
     return _opened(path, MAX_BYTES, read)
 
@@ -249,9 +261,12 @@ def _conflict(header: Any, affine: Affine, shape: Shape) -> tuple[str, ...]:
     """What to say where the file has a qform and an sform, and they do not describe one place."""
     if not int(header["sform_code"]) or not int(header["qform_code"]):
         return ()
-    other: Affine = np.asarray(_understood(header.get_qform), dtype=np.float64)
+    try:
+        other: Affine = np.asarray(_understood(header.get_qform), dtype=np.float64)
+    except _Fault:  # a quaternion that is none
+        return (_USELESS_QFORM,)
     if affine_fault(other):
-        return ("its qform is of no use; its sform counts",)
+        return (_USELESS_QFORM,)
     if np.linalg.det(affine[:3, :3]) * np.linalg.det(other[:3, :3]) < 0:
         raise _Fault(
             "expected sform and qform to agree on what is left and right, found that they do not; correct the header"

@@ -276,3 +276,13 @@ def test_many_subjects_are_paired_in_time_that_grows_with_them(tmp_path):
     start = time.process_time()
     assert len(find_bids_studies(tmp_path / "site").studies) == 600
     assert time.process_time() - start < 5
+
+
+def test_a_subject_with_endless_files_is_told_soon(site):
+    content = (site / "sub-1/anat/sub-1_T1w.nii.gz").read_bytes()
+    for number in range(1100):
+        (site / ANAT / f"sub-1_label-left{number}_mask.nii.gz").write_bytes(content)
+        (site / "sub-1/anat" / f"sub-1_acq-{number}_T1w.nii.gz").write_bytes(content)
+    start = time.process_time()
+    assert all("expected at most 2048 files of a subject" in reason for reason in only_left(site))
+    assert time.process_time() - start < 5

@@ -75,12 +75,14 @@ def _label_map(file: BidsFile, images: BidsImages, side_files: SideFiles) -> Nif
 
 def _without_companions(masks: Sequence[_Mask], faulty: Iterable[BidsFile]) -> tuple[list[_Mask], list[Left]]:
     """The masks of images all of whose masks are sound, and what to say of the others."""
+    beside: dict[Path, list[_Mask]] = {}
+    for mask in masks:
+        beside.setdefault(mask.file.path.parent, []).append(mask)
     spoilt: dict[tuple[Path, Path], str] = {}
     for file in faulty:
-        if file.suffix == "mask":
-            for mask in masks:
-                if mask.file.root == file.root and may_be_one_acquisition(mask.file, file):
-                    spoilt.setdefault((mask.image.path, file.root), file.path.name)
+        for mask in beside.get(file.path.parent, ()) if file.suffix == "mask" else ():
+            if may_be_one_acquisition(mask.file, file):
+                spoilt.setdefault((mask.image.path, file.root), file.path.name)
     sound = [mask for mask in masks if (mask.image.path, mask.file.root) not in spoilt]
     left = [
         Left(mask.file.stem, f"expected all masks of its image to be sound, found a fault in {other}; see there")
@@ -121,15 +123,18 @@ def _one_a_label(drawn: Iterable[_Mask]) -> list[_Mask]:
 
 def _without_rivals(studies: Sequence[NiftiStudy]) -> tuple[tuple[NiftiStudy, ...], list[Left]]:
     """The studies whose labels nobody else has drawn on their image, and what to say of the others."""
-    drawn: dict[tuple[Path, str], list[NiftiStudy]] = {}
+    first_two: dict[tuple[Path, str], list[NiftiStudy]] = {}
     for study in studies:
         for label in study.labels:
-            drawn.setdefault((study.images[0], label_key(label)), []).append(study)
+            same = first_two.setdefault((study.images[0], label_key(label)), [])
+            if len(same) < 2:
+                same.append(study)
     alone, left = [], []
     for study in studies:
-        others = [one for label in study.labels for one in drawn[study.images[0], label_key(label)] if one is not study]
-        if others:
-            names = " and ".join(sorted((_drawn_in(study), _drawn_in(others[0]))))
+        same = [one for label in study.labels for one in first_two[study.images[0], label_key(label)]]
+        other = next((one for one in same if one is not study), None)
+        if other is not None:
+            names = " and ".join(sorted((_drawn_in(study), _drawn_in(other))))
             reason = f"expected one segmentation of {study.images[0].name} with its labels, found {names}; name the "
             left.append(Left(study.name, reason + "folder of one derivative, or remove one"))
         else:

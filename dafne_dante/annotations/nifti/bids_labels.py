@@ -143,7 +143,10 @@ def _checked(pairs: Iterable[tuple[Any, Any]], source: str) -> dict[str, int]:
     for value, name in pairs:
         number = str(value).strip()
         if not (number.isascii() and number.isdigit() and len(number) <= 3 and int(number) <= _MAX_VALUE):
-            raise AnnotationError(f"{source}: expected values that are whole numbers from 0 to {_MAX_VALUE}")
+            raise AnnotationError(
+                f"{source}: expected values that are whole numbers from 0 to {_MAX_VALUE}, found others; number the "
+                "labels anew"
+            )
         if int(number) in found:
             raise AnnotationError(f"{source}: expected every value once, found {number} twice")
         found[int(number)] = checked_label(name, source)

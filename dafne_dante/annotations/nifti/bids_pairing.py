@@ -24,20 +24,19 @@ from dafne_dante.types import Affine
 
 __all__ = ["BidsImages", "may_be_one_acquisition"]
 
-_MAX_OF_SUBJECT = 4_096  # every segmentation is compared with every image of its subject
+_MAX_OF_SUBJECT = 2_048  # every segmentation is compared with every image of its subject
 _MAX_CANDIDATES = 64  # and with the headers of so many
 
 
 class BidsImages:
-    """The images of a dataset, by subject. Used for one search; every header is opened once."""
+    """The files of a dataset, by subject. Used for one search; every header is opened once."""
 
     def __init__(self, files: Iterable[BidsFile], side_files: SideFiles) -> None:
         self._side_files = side_files
         self._geometries: dict[Path, tuple[Shape, Affine]] = {}
         self._of_subject: dict[str, list[BidsFile]] = defaultdict(list)
         for file in files:
-            if file.is_image:
-                self._of_subject[file.entities["sub"]].append(file)
+            self._of_subject[file.entities["sub"]].append(file)
 
     def drawn_on(self, file: BidsFile) -> BidsFile:
         """The image that a segmentation was drawn on.
@@ -68,9 +67,10 @@ class BidsImages:
         raise GeometryMismatchError(f"{file.path.name}: expected the grid of its image, found none on it among {names}")
 
     def _candidates(self, file: BidsFile) -> list[BidsFile]:
-        images = self._of_subject[file.entities["sub"]]
-        if len(images) > _MAX_OF_SUBJECT:
-            raise AnnotationError(f"expected at most {_MAX_OF_SUBJECT} images of a subject, found more; split them up")
+        files = self._of_subject[file.entities["sub"]]
+        if len(files) > _MAX_OF_SUBJECT:
+            raise AnnotationError(f"expected at most {_MAX_OF_SUBJECT} files of a subject, found more; split them up")
+        images = [one for one in files if one.is_image]
         within = [one for one in images if one.is_raw or one.root == file.root or one.root in file.root.parents]
         places = set(_sources(self._side_files.sidecar(file)))
         named = [image for image in within if image.place in places]

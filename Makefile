@@ -18,7 +18,7 @@ demo: $(READY) ## a federation of three hospitals on this machine, results in de
 	$(VENV)/bin/dafne-dante demo --out demo-output
 
 test: $(READY) ## the test suite
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: $(READY) ## formatting, lint, types and the rules of the house
 	$(VENV)/bin/ruff check .

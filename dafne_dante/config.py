@@ -79,6 +79,8 @@ class Settings:
         timeout_s: seconds to wait for a connection or for the next bytes of an answer.
         max_norm_ratio: an update longer than this share of its base's length is refused by the operator.
         dice_margin: how far the Dice of a label may fall on the operator's cases before a merge backs off.
+        run_model_code: SHA-256 (64 hexadecimal digits) of the model files whose own code may be run, in a child process
+            without network and files; none unless the site says so.
         annotations: how labelled studies are found, read and kept.
     """
 
@@ -88,6 +90,7 @@ class Settings:
     timeout_s: float = 60.0
     max_norm_ratio: float = 1.0
     dice_margin: float = 0.02
+    run_model_code: tuple[str, ...] = ()
     annotations: AnnotationSettings = field(default_factory=AnnotationSettings)
 
 
@@ -95,6 +98,7 @@ _ANNOTATIONS = "annotations"
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "federation": ("server", "api_key", "timeout_s"),
     "operator": ("max_norm_ratio", "dice_margin"),
+    "trust": ("run_model_code",),
     _ANNOTATIONS: tuple(item.name for item in fields(AnnotationSettings)),
 }
 _NUMBERS = {
@@ -106,7 +110,8 @@ _NUMBERS = {
     "keep_gib": (0.1, 1e5),
 }
 _CHOICES = {"empty_slices": ("auto", "background", "unknown"), "missing_labels": ("refuse", "absent")}
-_LISTS = ("folders", "ignore")
+_LISTS = ("folders", "ignore", "run_model_code")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def configuration_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -198,6 +203,8 @@ def _fault(name: str, value: Any) -> str:  # noqa: PLR0911 (one line a kind of s
     elif name in _LISTS:
         if not _is_list_of_texts(value):
             return f"{name} must be a list of texts in quotes"
+        if name == "run_model_code" and not all(_SHA256.fullmatch(text) for text in value):
+            return "run_model_code must be a list of SHA-256 sums, each of 64 digits 0-9 and a-f"
     elif name == "labels":
         if not isinstance(value, dict) or not all(_is_list_of_texts(names) for names in value.values()):
             return 'annotations.labels must give each label a list of names: liver = ["hepar", "Leber"]'

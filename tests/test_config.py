@@ -46,6 +46,13 @@ def test_what_is_said_of_annotations_comes_back(tmp_path):
     assert load_settings(tmp_path, {}) == settings
 
 
+def test_hashes_of_trusted_model_code_come_back(tmp_path):
+    settings = Settings(folder=tmp_path, run_model_code=("0" * 64, "af" * 32))
+    write_settings(settings)
+    assert load_settings(tmp_path, {}) == settings
+    assert load_settings(tmp_path / "none", {}).run_model_code == ()
+
+
 def test_the_home_folder_may_be_a_tilde(tmp_path):
     written(tmp_path, '[annotations]\nfolders = ["~/studies"]\n')
     assert load_settings(tmp_path, {}).annotations.folders == (Path.home() / "studies",)
@@ -84,6 +91,12 @@ def test_the_key_is_in_no_representation(tmp_path):
         ("[annotations]\nmissing_labels = true\nkeep_cases = 0", ["missing_labels", "keep_cases"]),
         ('[annotations.labels]\nliver = "hepar"', ["annotations.labels must give each label a list"]),
         ('[annotations]\nlabels = ["liver"]', ["annotations.labels"]),
+        (f'[trust]\nrun_model_code = "{"a" * 64}"', ["run_model_code must be a list"]),
+        (f'[trust]\nrun_model_code = ["{"A" * 64}"]', ["run_model_code must be a list of SHA-256"]),
+        (f'[trust]\nrun_model_code = ["{"a" * 63}"]', ["run_model_code must be a list of SHA-256"]),
+        ('[trust]\nrun_model_code = ["*"]', ["run_model_code must be a list of SHA-256"]),
+        ("[trust]\nrun_model_code = [true]", ["run_model_code must be a list"]),
+        ("run_model_code = []", ["unknown setting run_model_code"]),
         ('[federation]\nserver = "ftp://x/"\ntimeout_s = "long"', ["server", "timeout_s"]),
     ],
 )

@@ -87,7 +87,8 @@ def test_settings_are_those_of_the_package_with_the_same_defaults():
     properties = MANIFEST["settings"]["properties"]
     described = {name: entry["default"] for name, entry in properties.items() if name != "annotations"}
     plain = {item.name: item.default for item in fields(Settings) if item.name not in {"folder", "annotations"}}
-    assert described == plain
+    assert described == {**plain, "run_model_code": []}
+    assert plain["run_model_code"] == ()
     annotations = {name: entry["default"] for name, entry in properties["annotations"]["properties"].items()}
     assert annotations == {**asdict(AnnotationSettings()), "folders": [], "ignore": []}
     jsonschema.Draft202012Validator(MANIFEST["settings"]).validate({**described, "annotations": annotations})

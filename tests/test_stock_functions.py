@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+import torch
 from pickled import PLANS
 
 from dafne_dante.models.stock_functions import stock_metadata, stock_sources
@@ -64,9 +65,51 @@ def test_apply_source_keeps_the_images_axes(shape, dafne_inference):
     assert data["image"] is image
 
 
+def learn_with(learner, architecture, network):
+    """Run the source of incremental learning with `learner` in the place of the stock client's."""
+    sys.modules["dafne_inference.incremental"].run_incremental_learning = learner
+    learn = stock_loader(stock_sources(PLANS[architecture])["incremental_learn_function"])
+    return learn(types.SimpleNamespace(model=network), "data", "outputs", 5, 3)
+
+
 def test_incremental_learn_source(dafne_inference):
-    learn = stock_loader(stock_sources(PLANS["unet3d"])["incremental_learn_function"])
-    assert learn("model", "data", "outputs", 5, 3) == ("model", "data", "outputs", 5, 3)
+    network = torch.nn.Identity()
+    found = learn_with(lambda *arguments: arguments, "unet3d", network)
+    assert found[0].model is network
+    assert found[1:] == ("data", "outputs", 5, 3)
+
+
+class Seeing(torch.nn.Module):
+    """A network that keeps what it saw last and gives it back."""
+
+    def forward(self, image):
+        self.seen = image
+        return image
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "filled"),
+    [("unet3d", (5, 7, 9), (6, 8, 10)), ("unet2d", (5, 8), (8, 8)), ("dynunet", (5, 9, 4), (6, 12, 4))],
+)
+def test_the_network_learns_from_images_that_its_strides_do_not_divide(architecture, size, filled, dafne_inference):
+    network, image = Seeing(), torch.randn(2, 1, *size)
+    outputs = learn_with(lambda model, *_: model.model(image), architecture, network)
+    assert torch.equal(outputs, image)
+    assert network.seen.shape == (2, 1, *filled)
+    assert network.seen.count_nonzero() == image.count_nonzero()
+    assert network(image) is image  # nothing is left behind
+
+
+def test_no_hook_is_left_where_learning_fails(dafne_inference):
+    network = torch.nn.Identity()
+
+    def learner(*_):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        learn_with(learner, "unet3d", network)
+    assert not network._forward_pre_hooks
+    assert not network._forward_hooks
 
 
 def test_stock_metadata():

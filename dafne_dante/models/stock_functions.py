@@ -7,8 +7,10 @@ Invariants: each text defines one function at column 0 and imports within it (Da
 we never execute them ourselves; the numbers baked into the first come from a checked plan, as Python literals.
 """
 
+import math
 from typing import Any
 
+from dafne_dante.models.build import unet_strides
 from dafne_dante.models.plan import ModelPlan
 
 __all__ = ["stock_metadata", "stock_sources"]
@@ -36,11 +38,30 @@ def apply_model(model_object, data):
     return {label: mask[: image.shape[0]] for label, mask in masks.items()}
 """
 
+# The stock trainer gives a 3D U-Net whole volumes as they are, and fails where the strides do not divide them. So the
+# network gets zeros behind them, as it does in inference, and gives them back; the loss does not see them.
 _INCREMENTAL_LEARN = """\
 def incremental_learn(model_object, training_data, training_outputs, batch_size, min_images):
     from dafne_inference.incremental import run_incremental_learning
+    from torch.nn.functional import pad
 
-    return run_incremental_learning(model_object, training_data, training_outputs, batch_size, min_images)
+    divisors = {divisors}
+    sizes = []
+
+    def fill(network, inputs):
+        sizes[:] = inputs[0].shape[2:]
+        missing = [-size % divisor for size, divisor in zip(sizes, divisors)]
+        return (pad(inputs[0], [width for behind in reversed(missing) for width in (0, behind)]),)
+
+    def cut(network, inputs, outputs):
+        return outputs[(..., *[slice(size) for size in sizes])]
+
+    hooks = [model_object.model.register_forward_pre_hook(fill), model_object.model.register_forward_hook(cut)]
+    try:
+        return run_incremental_learning(model_object, training_data, training_outputs, batch_size, min_images)
+    finally:
+        for hook in hooks:
+            hook.remove()
 """
 
 
@@ -49,7 +70,7 @@ def stock_sources(plan: ModelPlan) -> dict[str, str]:
     return {
         "init_model_function": _init_source(plan),
         "apply_model_function": _APPLY,
-        "incremental_learn_function": _INCREMENTAL_LEARN,
+        "incremental_learn_function": _INCREMENTAL_LEARN.format(divisors=_divisors(plan)),
     }
 
 
@@ -84,3 +105,9 @@ def _init_source(plan: ModelPlan) -> str:
     network = "DafneDynUnetModel" if plan.architecture == "dynunet" else "DafneUnetModel"
     listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return _INIT.format(network=network, arguments=listed)
+
+
+def _divisors(plan: ModelPlan) -> list[int]:
+    """What the network divides each axis by, in the plan's order."""
+    strides = plan.strides if plan.architecture == "dynunet" else unet_strides(plan)
+    return [math.prod(int(step) for step in steps) for steps in zip(*strides, strict=True)]

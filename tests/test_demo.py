@@ -17,8 +17,6 @@ from dafne_dante.models.file import read_model
 from dafne_dante.plugin.apply import apply_delta_file
 from dafne_dante.training.evaluate import evaluate_cases
 
-pytestmark = pytest.mark.xdist_group("demo")  # one process runs the demonstration once for all of these
-
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):

@@ -9,10 +9,13 @@ import sys
 import tempfile
 import types
 
+import torch
+
 _HOME = tempfile.TemporaryDirectory(prefix="dafne-interop-")
 
 
 def pytest_configure(config):
+    torch.set_num_threads(1)  # one core a worker; threads that share cores wait for each other
     if importlib.util.find_spec("dafne_dl") is None:
         return
     for name in ("HOME", "XDG_CONFIG_HOME", "APPDATA", "LOCALAPPDATA"):

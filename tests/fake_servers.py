@@ -63,6 +63,7 @@ def answer(content, status=200, *, length=None, headers=()):
         handler.send_response(status)
         for name, value in (("Content-Length", len(content) if length is None else length), *headers):
             handler.send_header(name, str(value))
+        handler.send_header("Connection", "close")  # as it will be; else the next call may go into the closing one
         handler.end_headers()
         handler.wfile.write(content)
 

@@ -34,14 +34,14 @@ class Federation:
         return self.server.url
 
     def client(self, user="site", **options):
-        return FederationClient(HttpTransport(self.url, self.keys.get(user, user), timeout_s=20.0), **options)
+        return FederationClient(HttpTransport(self.url, self.keys.get(user, user), timeout_s=60.0), **options)
 
     def post(self, call, user="site", **body):
-        return requests.post(self.url + call, json={"api_key": self.keys.get(user, user), **body}, timeout=20)
+        return requests.post(self.url + call, json={"api_key": self.keys.get(user, user), **body}, timeout=60)
 
     def form(self, call, user="site", content=b"x", field="model_binary", **fields):
         data = {"api_key": self.keys.get(user, user), "model_type": self.model_type, **fields}
-        return requests.post(self.url + call, data=data, files={field: ("a.model", content)}, timeout=20)
+        return requests.post(self.url + call, data=data, files={field: ("a.model", content)}, timeout=60)
 
     def uploads(self):
         return self.shelf.uploads(self.model_type)

@@ -169,7 +169,7 @@ def test_serve_answers_until_ctrl_c(place):
         while True:
             try:
                 body = {"api_key": place.key, "model_type": TYPE}
-                answer = requests.post(f"http://127.0.0.1:{port}/info_model", json=body, timeout=10)
+                answer = requests.post(f"http://127.0.0.1:{port}/info_model", json=body, timeout=60)
                 break
             except requests.ConnectionError:
                 assert time.monotonic() < deadline
@@ -177,7 +177,7 @@ def test_serve_answers_until_ctrl_c(place):
         assert answer.json()["latest_timestamp"] == place.shelf.versions(TYPE)[-1]
         assert answer.json()["dafne_dante"] == {"delta": 1}
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert (out, "Traceback" in err, place.key in err) == ("", False, False)
@@ -201,7 +201,7 @@ def test_ctrl_c_ends_a_training_with_one_line_and_no_trace(place):
         assert "held out" in process.stderr.readline()
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert (process.returncode, out, err) == (130, "", "stopped\n")

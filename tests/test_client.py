@@ -136,7 +136,7 @@ def test_a_lost_last_answer_is_told_and_the_chunk_is_not_sent_again(tmp_path):
     """A PHP server has stored the file by then, and answers a repeated last chunk with 500."""
     (tmp_path / "a.delta").write_bytes(b"x" * 15)
     with FakeServer(answer(b'{"message": "chunk received"}'), hang_up, answer(b"{}", 500)) as server:
-        client = FederationClient(HttpTransport(server.url, "key", timeout_s=5.0), chunk_bytes=10)
+        client = FederationClient(HttpTransport(server.url, "key", timeout_s=60.0), chunk_bytes=10)
         with pytest.raises(ServerUnreachableError, match="no answer"):
             client.upload("Brain", tmp_path / "a.delta", 0.5)
     assert server.calls == ["upload_model"] * 2
@@ -154,7 +154,7 @@ def test_an_upload_that_a_php_server_overwrote_looks_like_any_other(tmp_path):
     with FakeServer(php) as server:
         for content in (b"first", b"second"):
             (tmp_path / "a.delta").write_bytes(content)
-            FederationClient(HttpTransport(server.url, "key", timeout_s=5.0)).upload("Brain", tmp_path / "a.delta", 0.5)
+            FederationClient(HttpTransport(server.url, "key", timeout_s=60.0)).upload("Brain", tmp_path / "a.delta", 0.5)
     assert kept == {"17_site.model": b"second"}
 
 

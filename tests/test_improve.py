@@ -32,7 +32,7 @@ class Site:
         self.version = self.shelf.publish_copy(TYPE, trained / "base.model")
         key = Accounts(root / "server").add_user("site", access=[TYPE])
         self.server = RunningServer(root / "server")
-        self.settings = Settings(folder=root / "configuration", server=self.server.url, api_key=key, timeout_s=20)
+        self.settings = Settings(folder=root / "configuration", server=self.server.url, api_key=key, timeout_s=60)
         self.request = ImprovementRequest(
             data=CaseRequest((trained / "new",)), out=root / "out", model_type=TYPE, epochs=3, upload=True
         )

@@ -65,7 +65,7 @@ def test_a_file_beyond_the_limit_is_413_in_one_piece_or_many(federation, tmp_pat
 def raw(federation, request):
     """Send bytes, return the first line of the answer."""
     host, port = federation.url.removeprefix("http://").strip("/").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(request)
         return connection.makefile("rb").readline()
 
@@ -84,7 +84,7 @@ def test_a_body_that_hides_its_length_is_413_too(federation, call):
             yield b"x" * 65536
 
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    answer = requests.post(federation.url + call, data=endless(), headers=headers, timeout=20)
+    answer = requests.post(federation.url + call, data=endless(), headers=headers, timeout=60)
     assert (answer.status_code, answer.json()["message"]) == (413, "body too large")
 
 
@@ -118,7 +118,7 @@ def test_a_download_ends_when_its_reader_goes_and_others_are_served(federation, 
     version = federation.shelf.publish_copy(federation.model_type, tmp_path / "m.model")
     body = {"api_key": federation.keys["site"], "model_type": federation.model_type, "timestamp": version}
     begin = time.monotonic()
-    with requests.post(federation.url + "get_model", json=body, stream=True, timeout=20) as slow:
+    with requests.post(federation.url + "get_model", json=body, stream=True, timeout=60) as slow:
         assert len(next(slow.iter_content(1000))) == 1000
         got = federation.client().download_model(federation.model_type, version, tmp_path / "got")
         assert got.stat().st_size == 20_000_000
@@ -182,7 +182,7 @@ def test_no_key_is_in_any_file_log_or_error(broken, tmp_path, caplog):
 def test_a_server_that_was_stopped_is_told_as_unreachable(tmp_path):
     made = Federation(tmp_path / "root")
     with made.server:
-        settings = Settings(folder=tmp_path, server=made.url, api_key=made.keys["site"], timeout_s=5.0)
+        settings = Settings(folder=tmp_path, server=made.url, api_key=made.keys["site"], timeout_s=60.0)
         assert connect(settings).available_models() == [made.model_type]
     transport = HttpTransport(settings.server, settings.api_key, timeout_s=1.0, pause=lambda seconds: None)
     with pytest.raises(ServerUnreachableError):

@@ -154,7 +154,8 @@ def test_an_upload_that_a_php_server_overwrote_looks_like_any_other(tmp_path):
     with FakeServer(php) as server:
         for content in (b"first", b"second"):
             (tmp_path / "a.delta").write_bytes(content)
-            FederationClient(HttpTransport(server.url, "key", timeout_s=60.0)).upload("Brain", tmp_path / "a.delta", 0.5)
+            client = FederationClient(HttpTransport(server.url, "key", timeout_s=60.0))
+            client.upload("Brain", tmp_path / "a.delta", 0.5)
     assert kept == {"17_site.model": b"second"}
 
 

@@ -10,7 +10,8 @@
     │   ├── UnsafeModelError           a file that would run code
     │   ├── UnsupportedModelError      a readable file of a type we do not handle
     │   ├── DamagedModelError          truncated, or weights that do not fit their plan
-    │   └── IncompatibleModelError     another family, other labels, other channels
+    │   ├── IncompatibleModelError     another family, other labels, other channels
+    │   └── ForeignCodeError           a model's own code failed or went beyond what it may
     ├── DeltaError                 the operator, or the site that sent the update
     │   ├── DeltaFormatError           not a delta, an unknown key, a manifest that lies
     │   ├── DeltaTooLargeError         a file, header or tensor beyond its limit
@@ -49,6 +50,7 @@ __all__ = [
     "DeltaSignatureError",
     "DeltaTooLargeError",
     "DeltaValueError",
+    "ForeignCodeError",
     "GeometryMismatchError",
     "IncompatibleModelError",
     "ModelError",
@@ -109,6 +111,10 @@ class DamagedModelError(ModelError):
 
 class IncompatibleModelError(ModelError):
     """Two models, or a model and a set of cases, do not belong together."""
+
+
+class ForeignCodeError(ModelError):
+    """The code that a model brings failed, went beyond its limits, or gave something else than masks."""
 
 
 class DeltaError(DanteError):

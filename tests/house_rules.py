@@ -28,6 +28,7 @@ VAGUE_NAMES = re.compile(r"(utils?|helpers?|managers?|misc|common)$")
 HOST_ONLY = ("PyQt5", "dafne", "dafne_dl")
 BROAD = ("Exception", "BaseException")
 FORBIDDEN_MODULES = ("cloudpickle", "dill", "marshal", "shelve")
+RUNS_CODE_IN_ISOLATION = "models.foreign.running"  # decision 0010: the one place that executes text
 FORBIDDEN_BUILTINS = ("compile", "eval", "exec", "__import__")
 # A folder of a development machine; links and longer names are no such thing.
 _MACHINE_PATH = re.compile(r"(?<![\w/.:~*-])/(?:work|tmp|root)/[\w.]")
@@ -142,6 +143,16 @@ def execution_faults(source: str) -> list[str]:
     ]
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     return faults + [f"line {call.lineno}: {fault}" for call in calls if (fault := _call_fault(call))]
+
+
+def code_faults(module: str, source: str, everything: Mapping[str, str]) -> list[str]:
+    """`execution_faults`, but for exec() in the module that runs in isolation, which the child alone may import."""
+    faults = execution_faults(source)
+    if module != RUNS_CODE_IN_ISOLATION:
+        return faults
+    importers = {name for name, text in everything.items() if module in imported_modules(text, everything)}
+    strangers = sorted(importers - {"models.foreign.child"})
+    return [fault for fault in faults if not fault.endswith(": exec()")] + [f"{name} imports it" for name in strangers]
 
 
 def host_faults(module: str, source: str) -> list[str]:

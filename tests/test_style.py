@@ -10,6 +10,8 @@ from house_rules import (
     LAYERS,
     MAX_LINES,
     PACKAGE,
+    RUNS_CODE_IN_ISOLATION,
+    code_faults,
     cycles,
     docstring_faults,
     except_faults,
@@ -41,7 +43,7 @@ RULES = {
     "exports": lambda module, source: export_faults(source),
     "names": lambda module, source: name_faults(module),
     "excepts": lambda module, source: except_faults(source),
-    "execution": lambda module, source: execution_faults(source),
+    "execution": lambda module, source: code_faults(module, source, SOURCES),
     "host": host_faults,
     "layers": lambda module, source: layer_faults(module, source, SOURCES),
 }
@@ -101,6 +103,16 @@ def test_importing_the_package_is_light_and_quick():
     assert "dafne_dante" in runs[0]
     assert not {"torch", "numpy", "PyQt5", "dafne", "monai", "requests"} & set(runs[0][1:])
     assert min(float(run[0]) for run in runs) < 0.2
+
+
+def test_only_the_isolated_module_may_execute_text_and_only_the_child_may_import_it():
+    running = {RUNS_CODE_IN_ISOLATION: "exec('1')"}
+    child = {"models.foreign.child": f"import {PACKAGE}.{RUNS_CODE_IN_ISOLATION}"}
+    assert code_faults(RUNS_CODE_IN_ISOLATION, "exec('1')", running | child) == []
+    assert code_faults(RUNS_CODE_IN_ISOLATION, "eval('1')", running) == ["line 1: eval()"]
+    assert code_faults("models.file", "exec('1')", running) == ["line 1: exec()"]
+    stranger = {"models.file": child["models.foreign.child"]}
+    assert code_faults(RUNS_CODE_IN_ISOLATION, "exec('1')", running | stranger) == ["models.file imports it"]
 
 
 GOOD = '''"""A module."""

@@ -65,7 +65,7 @@ def identify_training(
 
 def write_checkpoint(path: Path, snapshot: Snapshot, identity: str) -> None:
     """Replace the checkpoint at `path`; StorageError where the disk refuses, the old one is then kept."""
-    state = json.dumps(snapshot.state, sort_keys=True)
+    state = json.dumps(snapshot.state)  # in its own order, which what is told of an epoch keeps
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,

@@ -150,20 +150,16 @@ def predict(
     """Segment an image; the result lies in the image's own grid, 0 background, i the model's i-th label."""
     from dafne_dante.annotations.nifti.image import read_image
     from dafne_dante.annotations.nifti.volume import write_segmentation
-    from dafne_dante.models.build import build_network
-    from dafne_dante.models.file import read_model
-    from dafne_dante.models.predict import predict_segmentation
-    from dafne_dante.training.hardware import choose_device
+    from dafne_dante.plugin.segment import segment_with_file
 
     if not out.name.endswith((".nii.gz", ".nii")):
         raise typer.BadParameter("expected a name that ends with .nii.gz", param_hint="--out")
-    loaded = read_model(model)
     grid = read_image(image)
-    network = build_network(loaded.plan, loaded.weights).to(choose_device())
-    segmentation = predict_segmentation(network, loaded.plan, grid.image, grid.spacing_mm)
+    trusted = load_settings().run_model_code
+    segmentation, labels = segment_with_file(model, grid.image, grid.spacing_mm, run_model_code=trusted)
     original = grid.to_original(segmentation)
     write_segmentation(out, original, grid.original_affine)
-    voxels = {name: int((original == value).sum()) for value, name in enumerate(loaded.plan.labels, start=1)}
+    voxels = {name: int((original == value).sum()) for value, name in enumerate(labels, start=1)}
     print_object(
         {"voxels": voxels, "shape": list(original.shape)},
         as_json=as_json,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from phantoms import make_case
 from pickled import foreign_file
+from sites import write_cases
 
 from dafne_dante.config import Settings, configuration_folder, write_settings
 from dafne_dante.errors import IncompatibleModelError, NotEnoughCasesError, UnsupportedModelError
@@ -69,6 +70,23 @@ def test_predict_from_the_command_line(command, tmp_path):
     assert np.array_equal(np.asarray(nibabel.load(out).dataobj) == 2, values > 150)
     model.write_bytes(content().replace(b"150", b"151"))
     assert command(*arguments)[0] != 0
+
+
+def test_evaluate_from_the_command_line(command, tmp_path):
+    data = write_cases(tmp_path / "cases", (1,))
+    model = tmp_path / "own.model"
+    model.write_bytes(content(("ball", "box")))
+    write_settings(
+        Settings(folder=configuration_folder(), run_model_code=(hashlib.sha256(model.read_bytes()).hexdigest(),))
+    )
+    code, told, errors = command("evaluate", "--model", model, "--data", data, "--json")
+    assert code == 0, errors
+    scores = json.loads(told)
+    assert scores.keys() == {"dice", "cases", "taken", "left"} and scores["cases"] == 1
+    assert 0 < scores["dice"]["ball"] <= 1 and 0 < scores["dice"]["box"] < 1
+    improve = ("improve", "--base", model, "--data", data, "--out", tmp_path / "out", "--json")
+    code, _, errors = command(*improve)
+    assert code != 0 and "but not be improved" in errors
 
 
 def test_dice_is_measured_label_by_label():

@@ -1,84 +1,20 @@
-"""Commands around models and cases: train, improve, predict, evaluate, inspect, apply."""
+"""Commands around models and cases: improve, predict, evaluate, inspect, apply."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dafne_dante.cli.output import epoch_bar, errors_console, print_object
+from dafne_dante.cli.options import Data, Epochs, Json, Out, Seed, Series, SkipFaulty
+from dafne_dante.cli.output import epoch_bar, errors_console, in_words, print_object, say, tell
 from dafne_dante.config import configuration_folder, load_settings
 
 if TYPE_CHECKING:
     from dafne_dante.annotations.collect import Collection
     from dafne_dante.federation.client import FederationClient
 
-__all__ = ["apply", "evaluate", "improve", "inspect", "predict", "train"]
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Data = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="Labelled studies: a folder or a file with NIfTI, DICOM or Dafne bundles, mixed if need be; repeatable. "
-        "The cases that this site keeps (`cases list`) when left out.",
-    ),
-]
-Series = Annotated[
-    str | None, typer.Option(help="The DICOM series to use, by UID or description; else the one that labels refer to.")
-]
-SkipFaulty = Annotated[
-    bool, typer.Option("--skip-faulty", help="Leave faulty studies of a dataset out instead of refusing all of it.")
-]
-Out = Annotated[Path, typer.Option(help="Folder for the results.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs; a sensible number when left out.")]
-Seed = Annotated[int, typer.Option(min=0, help="One seed, one result.")]
-
-
-def train(
-    out: Out,
-    data: Data = None,
-    architecture: Annotated[str, typer.Option(help="unet3d.")] = "unet3d",
-    epochs: Epochs = None,
-    seed: Seed = 0,
-    series: Series = None,
-    skip_faulty: SkipFaulty = False,
-    as_json: Json = False,
-) -> None:
-    """Train a new model from labelled cases: OUT/model.model and OUT/history.csv."""
-    from dafne_dante.models.file import write_model
-    from dafne_dante.plugin.collecting import CaseRequest, account, collect_cases
-    from dafne_dante.plugin.results import results_folder
-    from dafne_dante.training.history import write_history
-    from dafne_dante.training.scratch import train_from_scratch
-
-    if architecture != "unet3d":
-        raise typer.BadParameter(f"expected unet3d, found {architecture}", param_hint="--architecture")
-    with results_folder(out) as folder:
-        collection = collect_cases(CaseRequest(tuple(data or ()), series, skip_faulty), load_settings(), say=_say)
-        _tell(collection)
-        cases = collection.cases
-        bar, move = epoch_bar("train")
-        with bar:
-            trained = train_from_scratch(
-                cases,
-                epochs=epochs,
-                seed=seed,
-                cache=configuration_folder(),
-                on_epoch=lambda record, total: move(record.epoch, total, record.dice["mean"]),
-            )
-        write_model(trained.model, folder / "model.model")
-        write_history(folder / "history.csv", trained.result.history, trained.model.plan.labels)
-    answer = {
-        "dice": trained.dice,
-        "cases": len(cases),
-        "epochs": len(trained.result.history),
-        "best_epoch": trained.result.best_epoch,
-        "model_id": str(trained.model.model_id),
-        "model_bytes": (out / "model.model").stat().st_size,
-        **account(collection),
-    }
-    print_object(answer, as_json=as_json, text=lambda: f"model.model: held-out Dice {_dice(trained.dice)}")
+__all__ = ["apply", "evaluate", "improve", "inspect", "predict"]
 
 
 def improve(
@@ -112,7 +48,7 @@ def improve(
 
     def tell(collection: "Collection") -> None:
         collected.append(collection)
-        _tell(collection)
+        tell(collection)
 
     bar, move = epoch_bar(method)
     with bar:
@@ -122,7 +58,7 @@ def improve(
             client=client,
             progress=Progress(
                 collected=tell,
-                stage=_say,
+                stage=say,
                 epoch=lambda record, total: move(record.epoch, total, record.dice["mean"]),
             ),
         )
@@ -175,27 +111,27 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Dice, HD95 and surface Dice (within 2 mm) of a model on labelled cases, in each image's own grid."""
-    from dafne_dante.models.build import build_network
-    from dafne_dante.models.file import read_model
+    from dafne_dante.models.foreign.loading import read_any_model
+    from dafne_dante.models.foreign.model import ForeignModel
     from dafne_dante.plugin.collecting import CaseRequest, account, collect_cases
-    from dafne_dante.training.evaluate import measure_cases
-    from dafne_dante.training.hardware import choose_device
+    from dafne_dante.plugin.segment import measure_model
 
-    loaded = read_model(model)
+    settings = load_settings()
+    loaded = read_any_model(model, run_model_code=settings.run_model_code)
+    plan = None if isinstance(loaded, ForeignModel) else loaded.plan
     collection = collect_cases(
         CaseRequest(tuple(data or ()), series, skip_faulty),
-        load_settings(),
-        labels=loaded.plan.labels,
-        contrasts=loaded.plan.in_channels,
-        say=_say,
+        settings,
+        labels=plan.labels if plan else None,
+        contrasts=plan.in_channels if plan else None,
+        say=say,
     )
-    _tell(collection)
-    network = build_network(loaded.plan, loaded.weights).to(choose_device())
-    scores = measure_cases(network, loaded.plan, collection.cases)
+    tell(collection)
+    scores = measure_model(loaded, collection.cases, run_model_code=settings.run_model_code)
     print_object(
-        {**asdict(scores), "cases": len(collection.cases), **account(collection)},
+        {**scores, "cases": len(collection.cases), **account(collection)},
         as_json=as_json,
-        text=lambda: f"{len(collection.cases)} cases: Dice {_dice(scores.dice)}",
+        text=lambda: f"{len(collection.cases)} cases: Dice {in_words(scores['dice'])}",
     )
 
 
@@ -226,18 +162,6 @@ def apply(
     )
 
 
-def _tell(collection: "Collection") -> None:
-    """What was taken and left, on stderr."""
-    from dafne_dante.annotations.collect import sentences
-
-    for line in sentences(collection):
-        _say(line)
-
-
-def _say(text: str) -> None:
-    errors_console.print(text, markup=False)
-
-
 def _check_source(base: Path | None, server: str | None, model_type: str, upload: bool) -> None:
     if (base is None) == (server is None):
         raise typer.BadParameter("expected either --base FILE.model, or --server URL with --type TYPE")
@@ -251,7 +175,3 @@ def _client(server: str) -> "FederationClient":
     from dafne_dante.federation.client import connect
 
     return connect(load_settings(), server)
-
-
-def _dice(dice: Mapping[str, float | None]) -> str:
-    return ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in dice.items())

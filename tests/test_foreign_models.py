@@ -87,7 +87,16 @@ def test_a_refusal_tells_what_is_missing_and_how_a_site_would_trust_the_file(kin
     assert "init_model_function (3 lines) and apply_model_function (5 lines)" in told
     assert ("net_metadata" if kind == "DynamicTorchModel" else kind) in told
     with pytest.raises(UnsupportedModelError, match="carries no code"):
-        parse_model(content(type=kind, init_model_function=None, apply_model_function=None))
+        parse_model(content(type=kind, apply_model_function=None))
+
+
+def test_an_old_file_without_any_metadata_is_told_the_same():
+    file = content(metadata=None)
+    with pytest.raises(UnsupportedModelError, match=r"net_metadata.*run_model_code"):
+        parse_model(file)
+    assert parse_foreign_model(file).metadata == {}
+    with pytest.raises(DamagedModelError, match="metadata as a dictionary"):
+        parse_foreign_model(content(metadata="text"))
 
 
 @pytest.mark.parametrize("trusted", [[], ["0" * 64], ["*"], [""]], ids=repr)

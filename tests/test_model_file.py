@@ -261,7 +261,7 @@ UNSUPPORTED = {
     "unknown type": ({"type": "Surprise"}, "unknown type"),
     "type is a list": ({"type": ["DynamicTorchModel"]}, "unknown type"),
     "difference": ({"is_delta": True}, "difference"),
-    "no metadata": ({"metadata": None}, "plan"),
+    "no metadata": ({"metadata": None}, "net_metadata"),
     "no plan": ({"metadata": {"model_name": "old"}}, "net_metadata"),
     "plan is text": ({"metadata": {"net_metadata": "unet"}}, "net_metadata"),
     "plan is empty": ({"metadata": {"net_metadata": {}}}, "net_metadata"),

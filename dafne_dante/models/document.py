@@ -47,10 +47,15 @@ def read_document(content: bytes) -> dict[Any, Any]:
 
 
 def read_metadata(document: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The plain values of the metadata, without what stock incremental learning adds (three times the weights)."""
+    """The plain values of the metadata, without what stock incremental learning adds (three times the weights).
+
+    Empty where there is none, as in old files.
+    """
     metadata = document.get("metadata")
+    if metadata is None:
+        return {}
     if not isinstance(metadata, dict):
-        raise UnsupportedModelError("expected metadata with a plan of the network, found none; train the model again")
+        raise DamagedModelError(f"expected metadata as a dictionary, found {type(metadata).__name__}")
     return keep_plain({key: None if key == "ewc_data" else value for key, value in metadata.items()})
 
 

@@ -22,8 +22,8 @@ _NEEDED = ("init_model_function", "apply_model_function")
 def code_advice(document: Mapping[Any, Any], content: bytes) -> str:
     """The end of a refusal: which code the file carries, its SHA-256, and how a site opts in."""
     found = [(name, document[name]) for name in _NEEDED if isinstance(document.get(name), str)]
-    if not found:
-        return "; the file carries no code that could build it either; train the model again"
+    if len(found) < len(_NEEDED):
+        return "; the file carries no code that could build and apply one either; train the model again"
     carried = " and ".join(f"{name} ({len(text.splitlines())} lines)" for name, text in found)
     return (
         f"; the file carries code of its own, {carried}, which is never run unless you trust it. "

@@ -84,7 +84,7 @@ def parse_foreign_model(content: bytes) -> ForeignModel:
         timestamp=read_timestamp(document.get("timestamp_id")),
         dimensions=dimensions,
         weights=_parts(document.get("weights"), max_bytes=2 * len(content)),
-        metadata=without_paths(read_metadata(document)) if document.get("metadata") is not None else {},
+        metadata=without_paths(read_metadata(document)),
         sources=sources,
     )
 

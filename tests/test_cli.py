@@ -57,7 +57,9 @@ def test_version_and_quick_start():
 def test_train_evaluate_predict(command, tmp_path):
     data = write_cases(tmp_path / "cases", (1, 2, 3))
     trained = answer(command("train", "--data", data, "--out", tmp_path / "out", "--epochs", 1, "--json"))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.model", "history.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "model.model", "history.csv", "learning_curve.png"
+    }  # fmt: skip
     assert trained["dice"].keys() == {"mean", "ball", "box"}
     model = tmp_path / "out" / "model.model"
     assert str(read_model(model).model_id) == trained["model_id"]

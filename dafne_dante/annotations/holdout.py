@@ -18,7 +18,7 @@ import numpy as np
 from dafne_dante.annotations.case import Case
 from dafne_dante.errors import NotEnoughCasesError, SettingsError
 
-__all__ = ["hold_out"]
+__all__ = ["hold_out", "order_of_drawing"]
 
 
 def hold_out(cases: Sequence[Case], *, share: float = 0.25, seed: int) -> tuple[list[Case], list[Case]]:
@@ -35,10 +35,8 @@ def hold_out(cases: Sequence[Case], *, share: float = 0.25, seed: int) -> tuple[
     """
     if not 0 < share < 1:
         raise SettingsError(f"expected a held-out share between 0 and 1, found {share:g}")
-    draws: dict[str, tuple[bytes, bytes]] = {}
-    for case in sorted(cases, key=lambda case: case.case_id):
-        draws.setdefault(case.case_id, _draw(seed, case))
-    studies = sorted(draws, key=lambda case_id: draws[case_id])
+    ordered = order_of_drawing(cases, seed=seed)
+    studies = list(dict.fromkeys(case.case_id for case in ordered))
     if len(studies) < 2:
         raise NotEnoughCasesError(
             f"expected at least 2 different studies, one to train on and one to hold out, found {len(studies)}; "
@@ -46,8 +44,15 @@ def hold_out(cases: Sequence[Case], *, share: float = 0.25, seed: int) -> tuple[
         )
     number = min(max(round(share * len(studies)), 1), len(studies) - 1)
     held = set(studies[:number])
-    ordered = sorted(cases, key=lambda case: draws[case.case_id])
     return [case for case in ordered if case.case_id not in held], [case for case in ordered if case.case_id in held]
+
+
+def order_of_drawing(cases: Sequence[Case], *, seed: int) -> list[Case]:
+    """The cases by the numbers that their studies drew; copies of one study follow each other."""
+    draws: dict[str, tuple[bytes, bytes]] = {}
+    for case in sorted(cases, key=lambda case: case.case_id):
+        draws.setdefault(case.case_id, _draw(seed, case))
+    return sorted(cases, key=lambda case: draws[case.case_id])
 
 
 def _draw(seed: int, case: Case) -> tuple[bytes, bytes]:

@@ -9,6 +9,7 @@ from dafne_dante.cli import case_commands, federation_commands, key_commands, mo
 from dafne_dante.cli.demo_command import demo
 from dafne_dante.cli.output import run_guarded
 from dafne_dante.cli.plan_command import plan
+from dafne_dante.cli.train_command import train
 
 __all__ = ["application", "main"]
 
@@ -21,7 +22,7 @@ application = typer.Typer(
 )
 for command in (
     plan,
-    model_commands.train,
+    train,
     model_commands.improve,
     model_commands.predict,
     model_commands.evaluate,

@@ -1,6 +1,5 @@
 """Commands around models and cases: improve, predict, evaluate, inspect, apply."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from dafne_dante.cli.options import Data, Epochs, Json, Out, Seed, Series, SkipFaulty
 from dafne_dante.cli.output import epoch_bar, errors_console, in_words, print_object, say, tell
-from dafne_dante.config import configuration_folder, load_settings
+from dafne_dante.config import load_settings
 
 if TYPE_CHECKING:
     from dafne_dante.annotations.collect import Collection
@@ -46,7 +45,7 @@ def improve(
     request = ImprovementRequest(cases, out, base, model_type, method, epochs, seed, upload)
     collected: list[Collection] = []
 
-    def tell(collection: "Collection") -> None:
+    def take(collection: "Collection") -> None:
         collected.append(collection)
         tell(collection)
 
@@ -57,7 +56,7 @@ def improve(
             settings,
             client=client,
             progress=Progress(
-                collected=tell,
+                collected=take,
                 stage=say,
                 epoch=lambda record, total: move(record.epoch, total, record.dice["mean"]),
             ),

@@ -7,7 +7,7 @@ errors are exit code 2; a person who presses Ctrl-C gets one line and exit code 
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,7 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dafne_dante.errors import DanteError
 
-__all__ = ["epoch_bar", "errors_console", "print_object", "run_guarded"]
+if TYPE_CHECKING:
+    from dafne_dante.annotations.collect import Collection, Survey
+
+__all__ = ["epoch_bar", "errors_console", "in_words", "print_object", "run_guarded", "say", "tell"]
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -74,3 +77,21 @@ def _stopped() -> NoReturn:
 def _refuse(reason: str) -> NoReturn:
     errors_console.print(" ".join(reason.split()), markup=False)
     raise SystemExit(1)
+
+
+def say(text: str) -> None:
+    """A sentence for the person, on stderr."""
+    errors_console.print(text, markup=False)
+
+
+def tell(survey: "Collection | Survey[Any]") -> None:
+    """What was taken and left, on stderr."""
+    from dafne_dante.annotations.collect import sentences
+
+    for line in sentences(survey):
+        say(line)
+
+
+def in_words(dice: Mapping[str, float | None]) -> str:
+    """Dice by label on one line."""
+    return ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in dice.items())

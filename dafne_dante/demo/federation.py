@@ -41,7 +41,7 @@ from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device
 from dafne_dante.training.history import write_history
 from dafne_dante.training.metrics import average_dice, dice_per_label
-from dafne_dante.training.scratch import train_from_scratch
+from dafne_dante.training.scratch import ScratchWish, train_from_scratch
 
 __all__ = ["DemoOutcome", "HospitalOutcome", "run_demo"]
 
@@ -156,10 +156,11 @@ def _train_global(out: Path, tell: Callable[[str], None]) -> GlobalModel:
     tell("training the first global model on hospital A's scanner")
     trained = train_from_scratch(
         read_cases(out / "hospitals" / "A" / "train"),
-        epochs=_GLOBAL_EPOCHS,
-        seed=0,
-        cache=out / "configuration",
-        on_epoch=lambda record, total: tell(f"  epoch {record.epoch}/{total}: Dice {record.dice['mean'] or 0:.3f}"),
+        ScratchWish(
+            cache=out / "configuration",
+            epochs=_GLOBAL_EPOCHS,
+            on_epoch=lambda record, total: tell(f"  epoch {record.epoch}/{total}: Dice {record.dice['mean'] or 0:.3f}"),
+        ),
     )
     make_folder(out / "global")
     write_model(trained.model, out / "global" / "model.model")

@@ -29,12 +29,28 @@ def recipe_for_adaptation(
     )
 
 
-def recipe_from_scratch(*, epochs: int | None, seed: int, numerics: Numerics) -> Recipe:
+def recipe_from_scratch(
+    *,
+    epochs: int | None,
+    seed: int,
+    numerics: Numerics,
+    batch_size: int = 2,
+    augmentation: Strengths | None = None,
+    patience: int = 0,
+    deep_supervision: bool = False,
+) -> Recipe:
     """The recipe for training a new network.
 
     Its intensity changes are strong: a global model meets scanners that nobody has seen, and one trained without
     them both fails there and forgets more when it is tuned.
     """
     return Recipe(
-        epochs=epochs or _SCRATCH_EPOCHS, learning_rate=2e-3, augmentation=Strengths(1.0), seed=seed, numerics=numerics
+        epochs=epochs or _SCRATCH_EPOCHS,
+        batch_size=batch_size,
+        learning_rate=2e-3,
+        augmentation=augmentation or Strengths(1.0),
+        patience=patience,
+        deep_supervision=deep_supervision,
+        seed=seed,
+        numerics=numerics,
     )

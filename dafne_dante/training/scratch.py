@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,49 +15,98 @@ from dafne_dante.annotations.holdout import hold_out
 from dafne_dante.models.build import build_network
 from dafne_dante.models.configure import configure_unet3d
 from dafne_dante.models.global_model import GlobalModel
+from dafne_dante.models.plan import ModelPlan
 from dafne_dante.models.stock_functions import stock_metadata, stock_sources
+from dafne_dante.training.augmentation import Strengths
 from dafne_dante.training.defaults import recipe_from_scratch
-from dafne_dante.training.evaluate import evaluate_cases
+from dafne_dante.training.evaluate import Scores, measure_cases
 from dafne_dante.training.hardware import choose_device, remembered_numerics
 from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.loop import FitResult, fit
 from dafne_dante.training.prepared import prepare_cases
 
-__all__ = ["TrainedModel", "train_from_scratch"]
+__all__ = ["ScratchWish", "TrainedModel", "train_from_scratch", "train_on"]
+
+_BATCH_SIZE = 2
+_UNUSED: dict[str, float | None] = {}
 
 
 @dataclass(frozen=True)
+class ScratchWish:
+    """How somebody wants to train.
+
+    Attributes:
+        cache: a folder that remembers which numerics are fastest here.
+        epochs: None for the default.
+        augmentation: how strongly batches are changed.
+        patience: epochs without a better one after which training stops; 0 for never.
+        on_epoch: is told every finished epoch, and of how many.
+    """
+
+    cache: Path
+    epochs: int | None = None
+    seed: int = 0
+    augmentation: Strengths = field(default_factory=lambda: Strengths(1.0))
+    patience: int = 0
+    on_epoch: Callable[[EpochRecord, int], None] = field(default=lambda record, epochs: None, compare=False)
+
+
+@dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A new model, the rows of its training and its Dice on the held-out cases, in their own grid."""
+    """A new model, the rows of its training, and how well it does on the held-out cases, in their own grid.
+
+    `scores` is None where nothing was held out.
+    """
 
     model: GlobalModel
     result: FitResult
-    dice: dict[str, float | None]
+    scores: Scores | None
+
+    @property
+    def dice(self) -> dict[str, float | None]:
+        """Dice on the held-out cases, by label and "mean"; empty where nothing was held out."""
+        return dict(self.scores.dice if self.scores else _UNUSED)
 
 
-def train_from_scratch(
-    cases: Sequence[Case],
-    *,
-    epochs: int | None,
-    seed: int,
-    cache: Path,
-    on_epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None,
-) -> TrainedModel:
+def train_from_scratch(cases: Sequence[Case], wish: ScratchWish) -> TrainedModel:
     """Configure and train a 3D U-Net; a quarter of the cases, at least one, is held out to choose the best epoch.
-
-    `cache` is a folder that remembers which numerics are fastest here.
 
     Raises:
         NotEnoughCasesError: fewer than two cases.
         AnnotationError, TrainingError: see configure_unet3d and fit.
     """
-    training, held_out = hold_out(cases, seed=seed)
-    device = choose_device()
-    plan = configure_unet3d(cases, on_gpu=device.type == "cuda")
-    torch.manual_seed(seed)
-    network = build_network(plan).to(device)
+    training, held_out = hold_out(cases, seed=wish.seed)
+    plan = configure_unet3d(cases, on_gpu=choose_device().type == "cuda")
+    return train_on(plan, _BATCH_SIZE, training, held_out, wish)
+
+
+def train_on(
+    plan: ModelPlan,
+    batch_size: int,
+    training: Sequence[Case],
+    held_out: Sequence[Case],
+    wish: ScratchWish,
+    *,
+    checkpoint: Path | None = None,
+) -> TrainedModel:
+    """Train a network of this plan; without held-out cases the lowest training loss decides which epoch remains.
+
+    Args:
+        checkpoint: see `loop.fit`.
+
+    Raises:
+        AnnotationError, TrainingError, StorageError: see fit.
+    """
+    torch.manual_seed(wish.seed)
+    network = build_network(plan).to(choose_device())
     recipe = recipe_from_scratch(
-        epochs=epochs, seed=seed, numerics=remembered_numerics(network, plan, batch_size=2, folder=cache)
+        epochs=wish.epochs,
+        seed=wish.seed,
+        numerics=remembered_numerics(network, plan, batch_size=batch_size, folder=wish.cache),
+        batch_size=batch_size,
+        augmentation=wish.augmentation,
+        patience=wish.patience,
+        deep_supervision=plan.architecture == "dynunet",
     )
     method = FullFineTuning()
     result = fit(
@@ -67,7 +116,8 @@ def train_from_scratch(
         prepare_cases(training, plan),
         prepare_cases(held_out, plan),
         recipe=recipe,
-        on_epoch=lambda record: on_epoch(record, recipe.epochs),
+        on_epoch=lambda record: wish.on_epoch(record, recipe.epochs),
+        checkpoint=checkpoint,
     )
     method.finish(network)
     model = GlobalModel(
@@ -78,4 +128,4 @@ def train_from_scratch(
         metadata=stock_metadata(plan),
         sources=stock_sources(plan),
     )
-    return TrainedModel(model, result, evaluate_cases(network, plan, held_out))
+    return TrainedModel(model, result, measure_cases(network, plan, held_out) if held_out else None)

@@ -1,6 +1,10 @@
-"""The learning curve of a run as a picture: losses, Dice of each label, and the epoch whose weights stay."""
+"""The learning curve of a run as a picture: losses on the left, Dice of each label on the right, the epoch that stays.
+
+Invariant: a label is drawn as the text that it is, whatever stands in it; none can keep the picture from being made.
+"""
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,9 @@ from dafne_dante.training.history import EpochRecord
 __all__ = ["draw_learning_curve"]
 
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2")
+_LINES = ("-", "--")
 _MAX_LABELS = 12
+_MAX_LETTERS = 40
 
 
 def draw_learning_curve(path: Path, records: Sequence[EpochRecord], labels: Sequence[str], best_epoch: int) -> None:
@@ -31,24 +37,36 @@ def draw_learning_curve(path: Path, records: Sequence[EpochRecord], labels: Sequ
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     losses, dice = figure.subplots(1, 2)
-    epochs = [record.epoch for record in records]
-    losses.plot(epochs, [record.train_loss for record in records], color="#000000", label="training")
+    _plot(losses, records, [record.train_loss for record in records], color="#000000", label="training")
     _plot(losses, records, [record.val_loss for record in records], color="#D55E00", label="held out")
     for number, label in enumerate(labels[:_MAX_LABELS]):
         values = [record.dice.get(label) for record in records]
-        _plot(dice, records, values, color=_COLOURS[number % len(_COLOURS)], label=label, linewidth=1.0)
+        line = _LINES[number // len(_COLOURS)]
+        colour = _COLOURS[number % len(_COLOURS)]
+        _plot(dice, records, values, color=colour, linestyle=line, label=_shown(label), linewidth=1.0)
     means = [record.dice.get("mean") for record in records]
     _plot(dice, records, means, color="#000000", label="mean", linewidth=2.0)
     for panel, name in ((losses, "loss (Dice and cross-entropy)"), (dice, "Dice on held-out cases")):
         panel.axvline(best_epoch, color="#888888", linestyle=":", label=f"epoch {best_epoch} stays")
-        panel.set(xlabel="epoch", ylabel=name)
+        panel.set(xlabel="epoch", ylabel=name, xlim=(0.5, len(records) + 0.5))
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
+        for text in panel.legend(fontsize=8).get_texts():
+            text.set_parse_math(False)  # a dollar in a label is no formula
     dice.set_ylim(0, 1)
+    if all(value is None for value in means):
+        dice.text(0.5, 0.5, "no held-out Dice", transform=dice.transAxes, ha="center", color="#666666")
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(stream, format="png", dpi=110)
     write_atomically(path, stream.getvalue())
+
+
+def _shown(label: str) -> str:
+    """The label for the legend, which would leave one out that begins with an underscore."""
+    short = label if len(label) <= _MAX_LETTERS else f"{label[: _MAX_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return f" {short}" if short.startswith("_") else short
 
 
 def _plot(panel: Any, records: Sequence[EpochRecord], values: Sequence[float | None], **style: Any) -> None:

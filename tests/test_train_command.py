@@ -12,7 +12,7 @@ from sites import snapshot, write_cases
 
 from dafne_dante.models.file import read_model
 from dafne_dante.models.global_model import digest_weights
-from dafne_dante.plugin.training import CHECKPOINT
+from dafne_dante.plugin.unfinished import CHECKPOINT
 
 FILES = ["history.csv", "learning_curve.png", "model.model"]
 
@@ -64,6 +64,8 @@ def test_folds_hold_every_study_out_once_and_the_model_learns_from_all(command, 
     assert len(folds["folds"]) == len(folds["best_epochs"]) == 2
     assert folds["mean"]["mean"] == pytest.approx(sum(fold["mean"] for fold in folds["folds"]) / 2)
     assert folds["spread"]["mean"] is not None
+    assert folds["hd95_mm"].keys() == folds["surface_dice"].keys() == {"mean", "spread"}
+    assert json.loads((tmp_path / "out" / "folds.json").read_text()) == folds
     assert told["epochs"] == max(1, round(sum(folds["best_epochs"]) / 2))
     code, out, err = command("train", "--out", tmp_path / "more", "--folds", 5, *options)
     assert (code, out) == (1, "")
@@ -101,7 +103,7 @@ def test_a_killed_training_is_resumed_to_the_same_weights(command, data, tmp_pat
     assert "go on with --resume" in err
     code, _, err = command("train", "--data", data, "--out", out, "--epochs", 6, "--seed", 9, "--resume")
     assert code == 1
-    assert "another training" in err or "--resume" in err
+    assert "found other architecture, memory-gb, seed" in err
     assert {name: before[name] for name in before if CHECKPOINT in str(name)}.items() <= snapshot(out).items()
     with start(out, tmp_path / "configuration", data, "--resume") as process:
         assert process.wait(timeout=240) == 0, process.stderr.read()

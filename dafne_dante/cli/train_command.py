@@ -36,7 +36,7 @@ def train(
     seed: Seed = 0,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on from OUT/training.checkpoint, which is written after every epoch."),
+        typer.Option("--resume", help="Go on from the checkpoint in OUT, which is written after every epoch."),
     ] = False,
     series: Series = None,
     skip_faulty: SkipFaulty = False,
@@ -100,4 +100,12 @@ def _described(outcome: "TrainingOutcome") -> dict[str, Any]:
 def _summary(outcome: "TrainingOutcome") -> str:
     if outcome.folds is None:
         return f"held-out Dice {in_words(outcome.trained.dice)}"
-    return f"Dice over {len(outcome.folds.folds)} folds {in_words(outcome.folds.mean)}; learnt from all cases"
+    told = ", ".join(
+        f"{name} {_number(mean)} \N{PLUS-MINUS SIGN} {_number(outcome.folds.spread[name])}"
+        for name, mean in outcome.folds.mean.items()
+    )
+    return f"Dice over {len(outcome.folds.folds)} folds {told}; learnt from all cases"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -11,9 +11,21 @@ from dataclasses import dataclass
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.holdout import order_of_drawing
 from dafne_dante.errors import NotEnoughCasesError
+from dafne_dante.training.evaluate import Scores
 from dafne_dante.training.scratch import TrainedModel
 
-__all__ = ["FoldScores", "cross_validate", "divide"]
+__all__ = ["FoldScores", "Spread", "cross_validate", "divide"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """By label and "mean": mean over the folds, and its standard deviation (of a sample).
+
+    None where it could not be measured in any fold, or in fewer than two.
+    """
+
+    mean: Mapping[str, float | None]
+    spread: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -21,14 +33,16 @@ class FoldScores:
     """What the folds came to.
 
     Attributes:
-        mean, spread: Dice by label and "mean" over the folds, and its standard deviation; None where it could not be
-            measured in any fold, or in fewer than two.
+        mean, spread: of Dice, as in Spread.
+        hd95_mm, surface_dice: see `evaluate.Scores`.
         folds: Dice of each.
         best_epochs: of each.
     """
 
     mean: Mapping[str, float | None]
     spread: Mapping[str, float | None]
+    hd95_mm: Spread
+    surface_dice: Spread
     folds: tuple[Mapping[str, float | None], ...]
     best_epochs: tuple[int, ...]
 
@@ -58,16 +72,27 @@ def cross_validate(
     seed: int,
 ) -> FoldScores:
     """Train and measure each fold by `train(number of the fold, to learn from, held out)`; one model at a time."""
-    found = []
+    scores: list[Scores] = []
+    best_epochs: list[int] = []
     for number, (training, held_out) in enumerate(divide(cases, folds, seed=seed), start=1):
         trained = train(number, training, held_out)
-        found.append((trained.dice, trained.result.best_epoch))
-    names = list(found[0][0])
-    measured = {name: [dice[name] for dice, _ in found if dice.get(name) is not None] for name in names}
-    values = {name: [value for value in some if value is not None] for name, some in measured.items()}
+        assert trained.scores is not None  # every fold holds something out
+        scores.append(trained.scores)
+        best_epochs.append(trained.result.best_epoch)
+    dice = _spread([one.dice for one in scores])
     return FoldScores(
+        mean=dice.mean,
+        spread=dice.spread,
+        hd95_mm=_spread([one.hd95_mm for one in scores]),
+        surface_dice=_spread([one.surface_dice for one in scores]),
+        folds=tuple(one.dice for one in scores),
+        best_epochs=tuple(best_epochs),
+    )
+
+
+def _spread(folds: Sequence[Mapping[str, float | None]]) -> Spread:
+    values = {name: [value for fold in folds if (value := fold[name]) is not None] for name in folds[0]}
+    return Spread(
         mean={name: statistics.mean(some) if some else None for name, some in values.items()},
         spread={name: statistics.stdev(some) if len(some) > 1 else None for name, some in values.items()},
-        folds=tuple(dice for dice, _ in found),
-        best_epochs=tuple(epoch for _, epoch in found),
     )

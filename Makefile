@@ -18,7 +18,7 @@ demo: $(READY) ## a federation of three hospitals on this machine, results in de
 	$(VENV)/bin/dafne-dante demo --out demo-output
 
 test: $(READY) ## the test suite
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## formatting, lint, types and the rules of the house
 	$(VENV)/bin/ruff check .
@@ -27,7 +27,7 @@ check: $(READY) ## formatting, lint, types and the rules of the house
 	$(VENV)/bin/python -m pytest tests/test_style.py
 
 test-interop: $(INTEROP_READY) ## our models and server against the stock programs of Dafne
-	$(INTEROP)/bin/python -m pytest tests/interop --numprocesses 2 --dist loadfile -p no:cacheprovider -o norecursedirs=".*"
+	$(INTEROP)/bin/python -m pytest tests/interop --numprocesses 2 --dist loadfile --no-loadscope-reorder -p no:cacheprovider -o norecursedirs=".*"
 
 clean: ## remove both environments and the demonstration's output
 	rm -rf $(VENV) $(INTEROP) demo-output

@@ -1,6 +1,7 @@
 """Fixtures that several tests share."""
 
 import ipaddress
+import signal
 import socket
 import sys
 
@@ -25,6 +26,13 @@ def no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", guarded)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_is_heard():
+    """Also where the tests run in the background of a shell, which then ignores SIGINT, as would what they start."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -26,6 +26,9 @@ def improve(
     epochs: Epochs = None,
     seed: Seed = 0,
     upload: Annotated[bool, typer.Option("--upload", help="Send the delta when the gate passes.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in OUT, which is written after every epoch.")
+    ] = False,
     series: Series = None,
     skip_faulty: SkipFaulty = False,
     as_json: Json = False,
@@ -42,7 +45,7 @@ def improve(
     settings = load_settings()
     client = _client(server) if server else None
     cases = CaseRequest(tuple(data or ()), series, skip_faulty)
-    request = ImprovementRequest(cases, out, base, model_type, method, epochs, seed, upload)
+    request = ImprovementRequest(cases, out, base, model_type, method, epochs, seed, upload, resume)
     collected: list[Collection] = []
 
     def take(collection: "Collection") -> None:

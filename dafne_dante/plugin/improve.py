@@ -5,7 +5,10 @@ would be sent -> quality gate -> sign -> write the files -> upload.
 
 Invariants
 - The improved model is the base plus the delta *as it would be sent*: what was measured is what leaves the house.
-- The output folder gets all files of a run or none: until the last of them is written it is as it was.
+- The output folder gets all files of a run or none: until the last of them is written it is as it was, but for
+  `improvement.checkpoint`, which is there from the first epoch until the run is done and survives whatever ends the
+  process. A run that is resumed from it sends what an uninterrupted one would have sent; with another base, other cases
+  or other choices it is refused, and nothing is deleted.
 - Nothing is uploaded unless it was asked for, the gate passed, and the server's type says that it takes deltas; the
   files are there before, so that a failed upload loses nothing.
 """
@@ -27,7 +30,7 @@ from dafne_dante.delta.difference import WeightUpdate, take_difference
 from dafne_dante.delta.encode import DeltaFacts, encode_delta, updates_as_sent
 from dafne_dante.delta.signing import ensure_signing_key
 from dafne_dante.durable import write_atomically
-from dafne_dante.errors import NotEnoughCasesError, SettingsError, TransportError
+from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError, TransportError
 from dafne_dante.federation.client import FederationClient
 from dafne_dante.models.build import build_network, canonical_weights
 from dafne_dante.models.file import write_model
@@ -48,6 +51,7 @@ from dafne_dante.training.prepared import prepare_cases
 __all__ = ["ImprovementRequest", "Progress", "improve"]
 
 _BATCH_SIZE = 2
+_CHECKPOINT = "improvement.checkpoint"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class ImprovementRequest:
         method: one of METHOD_NAMES.
         epochs: None for the default.
         upload: send the delta when the gate passes.
+        resume: go on from the checkpoint in `out`, if there is one; else it is removed.
     """
 
     data: CaseRequest
@@ -72,6 +77,7 @@ class ImprovementRequest:
     epochs: int | None = None
     seed: int = 0
     upload: bool = False
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def improve(
     Raises:
         TransportError: also when the upload fails; the files of the run are there then, and summary.json says that
             nothing was uploaded.
-        DanteError: any other; the output folder is then as it was. The branch says who must act.
+        DanteError: any other; no result was written then. The branch says who must act.
     """
     progress, begin = progress or Progress(), time.perf_counter()
     method = method_named(request.method)
@@ -132,6 +138,8 @@ def improve(
         start = _prepare(request, settings, client, folder, progress)
         # Made before hours of training, so that a folder for keys that cannot be written is told now.
         signing_key = ensure_signing_key(settings.folder)
+        if not request.resume:
+            _remove_checkpoint(request)
         outcome = _fine_tune(start, method, request, settings, progress)
         progress.stage(outcome.decision.reason)
         content = encode_delta(outcome.updates, _facts(start, method, outcome), signing_key)
@@ -140,6 +148,7 @@ def improve(
         write_atomically(folder / "update.delta", content)
         write_history(folder / "history.csv", outcome.result.history, start.base.model.plan.labels)
         write_summary(folder / "summary.json", summary)
+    _remove_checkpoint(request)
     if client is None or not request.upload or not outcome.decision.passed:
         return summary
     _upload(request, start.base, client, outcome.after["mean"] or 0.0)
@@ -217,7 +226,15 @@ def _train(
         held_out,
         recipe=replace(recipe, batch_size=_BATCH_SIZE),
         on_epoch=lambda record: progress.epoch(record, recipe.epochs),
+        checkpoint=request.out / _CHECKPOINT,
     )
+
+
+def _remove_checkpoint(request: ImprovementRequest) -> None:
+    try:
+        (request.out / _CHECKPOINT).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot remove {_CHECKPOINT}: {error.strerror or type(error).__name__}") from error
 
 
 def _take_updates(network: nn.Module, base: GlobalModel, method: Method) -> tuple[WeightUpdate, ...]:

@@ -6,6 +6,7 @@ errors are exit code 2; a person who presses Ctrl-C gets one line and exit code 
 
 import json
 import sys
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -70,6 +71,10 @@ def epoch_bar(description: str) -> tuple[Progress, Callable[[int, int, float | N
 
 
 def _stopped() -> NoReturn:
+    # Ctrl-C inside code that was compiled from text (a dataclass, while torch is imported) leaves a flag behind, for
+    # which CPython, run with -m, ends by the signal instead of our code (Modules/main.c). The next such code clears it,
+    # and a namedtuple is one: this package runs no text of its own.
+    namedtuple("Stopped", ())
     errors_console.print("stopped", markup=False)
     raise SystemExit(_INTERRUPTED)
 

@@ -20,7 +20,8 @@ from dafne_dante.models.global_model import digest_weights
 from dafne_dante.models.preprocess import prepare_image, prepare_known, prepare_segmentation
 from dafne_dante.plugin.gate import decide_gate
 from dafne_dante.training.evaluate import evaluate_cases
-from dafne_dante.training.loop import Recipe, fit, validate
+from dafne_dante.training.held_out import HeldOutWindows
+from dafne_dante.training.loop import Recipe, fit
 from dafne_dante.training.losses import dice_cross_entropy
 from dafne_dante.training.metrics import dice_from_counts, dice_per_label, overlap_counts
 from dafne_dante.training.prepared import prepare_cases
@@ -179,7 +180,7 @@ def test_training_and_measuring_do_not_depend_on_unknown_slices(dimensions):
         history = fit(network, plan, method_named("full"), prepared, prepared, recipe=recipe).history
         dice = evaluate_cases(network, plan, [one])
         results.append((digest_weights(plain_weights(network)), history[0].train_loss, history[0].val_loss,
-                        history[0].dice, validate(network, plan, prepared), dice))  # fmt: skip
+                        history[0].dice, HeldOutWindows(prepared, plan).measure(network), dice))  # fmt: skip
     assert results[0] == results[1]
 
 
@@ -215,7 +216,7 @@ def test_slices_of_one_case_count_together_as_a_volume_does():
     torch.manual_seed(0)
     network = build_network(plan)
     cases = [partly(make_limb(seed), EVERY_FIFTH) for seed in (7, 8)]
-    _, dice = validate(network, plan, prepare_cases(cases, plan))
+    _, dice = HeldOutWindows(prepare_cases(cases, plan), plan).measure(network)
     assert dice == pytest.approx(evaluate_cases(network, plan, cases), abs=1e-9), "no resampling: both are one grid"
 
 
@@ -229,10 +230,12 @@ def test_a_case_whose_labelled_slices_show_no_tissue_counts_nowhere():
     torch.manual_seed(0)
     network = build_network(plan)
     sound = partly(make_limb(10), EVERY_FIFTH)
-    assert validate(network, plan, prepare_cases([sound, empty], plan)) == validate(
-        network, plan, prepare_cases([sound], plan)
+    alone, both, none = (
+        HeldOutWindows(prepare_cases(cases, plan), plan).measure(network)
+        for cases in ([sound], [sound, empty], [empty])
     )
-    assert validate(network, plan, prepare_cases([empty], plan)) == (None, dict.fromkeys(["mean", *LABELS]))
+    assert both == alone
+    assert none == (None, dict.fromkeys(["mean", *LABELS]))
     sampler = PatchSampler(prepare_cases([sound, empty], plan), plan, seed=0)
     assert all(sampler.draw(1).known.any() for _ in range(4))
 

@@ -88,21 +88,16 @@ def test_no_file_of_the_tests_is_too_long():
     assert {name: found for name, found in lengths.items() if found} == {}
 
 
-def test_importing_the_package_is_light_and_quick():
-    program = (
-        "import sys, time; before = set(sys.modules); begin = time.perf_counter(); import dafne_dante; "
-        "seconds = time.perf_counter() - begin; new = set(sys.modules) - before; "
-        "print(seconds, *sorted({name.split('.')[0] for name in new}))"
-    )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.split()
-        for _ in range(3)
-    ]
-    assert "dafne_dante" in runs[0]
-    assert not {"torch", "numpy", "PyQt5", "dafne", "monai", "requests"} & set(runs[0][1:])
-    assert min(float(run[0]) for run in runs) < 0.2
+def test_importing_the_package_is_light():
+    """Little of the standard library and two small packages for settings: a few hundredths of a second."""
+    program = "import sys; before = set(sys.modules); import dafne_dante; print(*set(sys.modules) - before)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "dafne_dante" in loaded
+    expected = {*sys.stdlib_module_names, "dafne_dante", "platformdirs", "tomli_w"}
+    assert {name.split(".")[0] for name in loaded} <= expected
+    assert len(loaded) < 120
 
 
 def test_only_the_isolated_module_may_execute_text_and_only_the_child_may_import_it():

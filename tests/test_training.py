@@ -13,8 +13,9 @@ from dafne_dante.errors import IncompatibleModelError, NotEnoughCasesError, Trai
 from dafne_dante.models.build import build_network
 from dafne_dante.models.global_model import digest_weights
 from dafne_dante.training.evaluate import evaluate_cases
+from dafne_dante.training.held_out import HeldOutWindows
 from dafne_dante.training.history import EpochRecord, write_history
-from dafne_dante.training.loop import Recipe, fit, validate
+from dafne_dante.training.loop import Recipe, fit
 from dafne_dante.training.prepared import prepare_cases
 from dafne_dante.training.sampling import PatchSampler
 
@@ -71,7 +72,7 @@ def test_every_method_reports_what_moves_and_keeps_its_best_epoch(method):
         assert live[0] < total
     best = max(seen, key=lambda record: (record.dice["mean"], -record.val_loss))
     assert result.best_epoch == best.epoch
-    _, dice = validate(network, PLAN, prepare_cases([make_case(9)], PLAN))
+    _, dice = HeldOutWindows(prepare_cases([make_case(9)], PLAN), PLAN).measure(network)
     assert dice["mean"] == pytest.approx(best.dice["mean"], abs=1e-6)
 
 
@@ -80,7 +81,7 @@ def test_a_later_worse_epoch_is_not_kept():
     network, result = train(recipe=Recipe(epochs=4, steps_per_epoch=6, learning_rate=0.3, warmup_steps=1))
     dice = [record.dice["mean"] for record in result.history]
     assert dice[result.best_epoch - 1] == max(dice)
-    _, kept = validate(network, PLAN, prepare_cases([make_case(9)], PLAN))
+    _, kept = HeldOutWindows(prepare_cases([make_case(9)], PLAN), PLAN).measure(network)
     assert kept["mean"] == pytest.approx(max(dice), abs=1e-6)
 
 

@@ -10,7 +10,6 @@ network is left as it was, training modes and running statistics included.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from dafne_dante.adaptation.layers import adaptable_layers, channels_made, join_name, owner_of
 from dafne_dante.errors import TrainingError
+from dafne_dante.models.predict import evaluating
 
 __all__ = ["Stage", "execution_order", "module_stages", "output_head", "stages"]
 
@@ -105,7 +105,7 @@ def _run(network: nn.Module, example: Tensor, names: Iterable[str]) -> tuple[tup
 
     handles = [module.register_forward_pre_hook(note) for module in watched]
     try:
-        with _evaluating(network), torch.no_grad():
+        with evaluating(network), torch.no_grad():
             output = network(example)
     except RuntimeError as error:
         shape = tuple(example.shape)
@@ -114,18 +114,6 @@ def _run(network: nn.Module, example: Tensor, names: Iterable[str]) -> tuple[tup
         for handle in handles:
             handle.remove()
     return tuple(started), output
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode within, each module's own mode afterwards: running statistics must not see the example."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _ordered_owners(network: nn.Module, example: Tensor) -> tuple[str, ...]:

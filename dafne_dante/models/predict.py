@@ -21,7 +21,7 @@ from dafne_dante.models.plan import ModelPlan
 from dafne_dante.models.preprocess import PreparedImage, Record, pad_for_network, prepare_image, restore_segmentation
 from dafne_dante.types import Image, Segmentation, SpacingMm
 
-__all__ = ["check_channels", "predict_logits", "predict_segmentation"]
+__all__ = ["check_channels", "evaluating", "predict_logits", "predict_segmentation"]
 
 _OVERLAP = 0.25
 _WINDOWS_AT_ONCE = 4
@@ -44,7 +44,7 @@ def predict_logits(network: nn.Module, plan: ModelPlan, prepared: PreparedImage)
     padded, inner = pad_for_network(prepared.image, plan)
     device = next(network.parameters()).device
     batch = torch.from_numpy(padded)[None].to(device)
-    with _evaluating(network), torch.inference_mode():
+    with evaluating(network), torch.inference_mode():
         if plan.dimensions == 2:
             logits = network(batch)
         else:
@@ -61,6 +61,18 @@ def check_channels(plan: ModelPlan, channels: int) -> None:
         raise IncompatibleModelError(
             f"expected images with {plan.in_channels} contrast(s), found {channels}; use the model with its own images"
         )
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, then back to each module's own mode (a frozen part may differ from the rest)."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _predict_slices(network: nn.Module, plan: ModelPlan, image: Image, spacing_mm: SpacingMm) -> Segmentation:
@@ -93,20 +105,8 @@ class _Slice:
 def _predict_batch(network: nn.Module, batch: list[_Slice], labels: Segmentation) -> None:
     """Fill in the slices of `labels` (X, Y, Z)."""
     device = next(network.parameters()).device
-    with _evaluating(network), torch.inference_mode():
+    with evaluating(network), torch.inference_mode():
         found = network(torch.from_numpy(np.stack([one.padded for one in batch])).to(device)).float()
         classes = found.argmax(dim=1).to(torch.uint8).cpu().numpy()
     for one, predicted in zip(batch, classes, strict=True):
         labels[..., one.index] = restore_segmentation(predicted[one.inner], one.record)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, then back to each module's own mode (a frozen part may differ from the rest)."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -1,7 +1,7 @@
 """The one training loop, read from top to bottom, for training from scratch and for every method of adaptation.
 
-Terms: an epoch is a fixed number of steps; the method says before each epoch what may move; after it the held-out
-cases are predicted, and the weights of the best epoch (highest mean Dice, then lowest loss) are what remains.
+Terms: an epoch is a fixed number of steps; the method says before each epoch what may move; after it windows of the
+held-out cases are predicted, and the weights of the best epoch (highest mean Dice, then lowest loss) are what remains.
 
 Invariants: one seed gives one series of patches, changes and weights on a CPU, with or without an interruption that a
 checkpoint bridges; the loss is finite or training stops with a TrainingError; no step waits for a GPU, the loss stays
@@ -16,32 +16,30 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from dafne_dante.adaptation.method import Method, trainable_parameters
 from dafne_dante.errors import TrainingError
 from dafne_dante.models.plan import ModelPlan
-from dafne_dante.models.predict import predict_logits
 from dafne_dante.training.ahead import draw_ahead
 from dafne_dante.training.augmentation import apply_changes, draw_changes
 from dafne_dante.training.averaging import AveragedWeights, named_tensors, put_tensors
 from dafne_dante.training.checkpoint import identify_training, read_checkpoint, write_checkpoint
 from dafne_dante.training.deep_supervision import AuxiliaryHeads, supervised_loss
 from dafne_dante.training.hardware import as_channels_last, set_memory_format
+from dafne_dante.training.held_out import HeldOutWindows
 from dafne_dante.training.history import EpochRecord
-from dafne_dante.training.losses import dice_cross_entropy
-from dafne_dante.training.metrics import average_dice, dice_from_counts, overlap_counts
 from dafne_dante.training.mirroring import mirror_axes
 from dafne_dante.training.prepared import PreparedCase
 from dafne_dante.training.recipe import Recipe, rate_factor
 from dafne_dante.training.run import Best, Run, optimizer_groups, release, restore, take_snapshot
 from dafne_dante.training.sampling import Batch, PatchSampler
 
-__all__ = ["FitResult", "Recipe", "fit", "validate"]
+__all__ = ["FitResult", "Recipe", "fit"]
 
+_MEASURING_SHARE = 0.06
+"""Of an epoch's work: what looking at held-out cases may take."""
 _CHECKPOINT_MARGIN_BYTES = 64 << 20
 _COPIES_IN_CHECKPOINT = 6
 """Network, best, average, two moments, and heads that are smaller than one more."""
@@ -84,6 +82,7 @@ def fit(
     run = _begin(network, plan, method, training, recipe)
     if checkpoint is not None and checkpoint.exists():
         restore(run, method, recipe, read_checkpoint(checkpoint, identity, max_bytes=_checkpoint_bytes(network)))
+    windows = HeldOutWindows(held_out, plan, most_voxels=_voxels_to_measure(plan, recipe))
     begin = time.perf_counter() - run.seconds
     try:
         for epoch in range(len(run.history) + 1, recipe.epochs + 1):
@@ -92,9 +91,8 @@ def fit(
             release(run, method, recipe, epoch)
             started = time.perf_counter()
             loss = _train_epoch(run, plan, recipe, epoch)
-            record = _assess(
-                run, plan, held_out, recipe, epoch, train_loss=loss, train_seconds=time.perf_counter() - started
-            )
+            seconds = time.perf_counter() - started
+            record = _assess(run, windows, recipe, epoch, train_loss=loss, train_seconds=seconds)
             run.seconds = time.perf_counter() - begin
             run.history.append(EpochRecord(**{**vars(record), "seconds": run.seconds}))
             if checkpoint is not None:
@@ -108,29 +106,6 @@ def fit(
     set_memory_format(network, channels_last=False)
     network.eval()
     return FitResult(tuple(run.history), run.best.epoch)
-
-
-def validate(
-    network: nn.Module, plan: ModelPlan, cases: Sequence[PreparedCase]
-) -> tuple[float | None, dict[str, float | None]]:
-    """Loss and Dice ("mean" and each label) on prepared cases, on the network's grid; None without cases.
-
-    Slices of one case count together, as one volume does.
-    """
-    losses: list[float] = []
-    counts: dict[str, npt.NDArray[np.int64]] = {}
-    for case in cases:
-        if not case.known.any():
-            continue  # every labelled slice was outside the tissue that stock clients crop to
-        logits = predict_logits(network, plan, case.prepared)
-        target = torch.from_numpy(case.target)[None].to(logits.device)
-        known = torch.from_numpy(np.ascontiguousarray(case.known_voxels))[None].to(logits.device)
-        losses.append(float(dice_cross_entropy(logits[None], target, known)))
-        prediction = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
-        found = overlap_counts(prediction, case.target, case.known_voxels, plan.labels)
-        counts[case.case_id] = counts.get(case.case_id, 0) + found
-    scores = [dice_from_counts(count, plan.labels) for count in counts.values()]
-    return (float(np.mean(losses)) if losses else None), average_dice(scores, plan.labels)
 
 
 def _begin(
@@ -154,6 +129,12 @@ def _begin(
         heads=heads,
         mirror_axes=mirror_axes(plan, training),
     )
+
+
+def _voxels_to_measure(plan: ModelPlan, recipe: Recipe) -> int:
+    """What may go forward after an epoch; a step is worth three passes forward, and a running mean is measured, too."""
+    steps = 3 * recipe.steps_per_epoch * recipe.batch_size * math.prod(plan.patch)
+    return int(_MEASURING_SHARE * steps / (2 if recipe.average_decay else 1))
 
 
 def _train_epoch(run: Run, plan: ModelPlan, recipe: Recipe, epoch: int) -> float:
@@ -191,14 +172,7 @@ def _step(run: Run, batch: Batch, recipe: Recipe, moving: list[nn.Parameter]) ->
 
 
 def _assess(
-    run: Run,
-    plan: ModelPlan,
-    held_out: Sequence[PreparedCase],
-    recipe: Recipe,
-    epoch: int,
-    *,
-    train_loss: float,
-    train_seconds: float,
+    run: Run, held_out: HeldOutWindows, recipe: Recipe, epoch: int, *, train_loss: float, train_seconds: float
 ) -> EpochRecord:
     """Measure the epoch, with its weights and with their running mean, and keep the better ones if they are best."""
     rate = recipe.learning_rate * rate_factor(epoch * recipe.steps_per_epoch, recipe)
@@ -207,7 +181,7 @@ def _assess(
     candidates = [nullcontext()] + ([run.average.in_network()] if run.average else [])
     for weights in candidates:
         with weights:
-            val_loss, dice = validate(run.network, plan, held_out)
+            val_loss, dice = held_out.measure(run.network)
             record = EpochRecord(epoch, 0.0, train_loss, val_loss, dice, moving, rate, train_seconds)
             rows.append((_score(record), record))
             if run.best is None or rows[-1][0] > run.best.score:

@@ -1,0 +1,137 @@
+"""What the held-out cases say after an epoch, for a few hundredths of the epoch's time.
+
+Terms: held-out cases, padded as for inference, are tiled with *windows* of the plan's patch that do not overlap (a 2D
+plan's windows are whole slices). Work is counted in voxels that go forward through the network.
+
+Invariants
+- Every epoch of a training is measured on the same windows, in evaluation mode, so that epochs are compared like with
+  like; a voxel that two windows hold counts once. Dice is of the case: its windows count together.
+- Where all windows are more work than allowed, first each label's richest window is taken, so that no label goes
+  unseen, then others spread evenly over cases. What a run reports at its end is measured on whole cases
+  (`evaluate`), never here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from dafne_dante.models.plan import ModelPlan
+from dafne_dante.models.predict import evaluating
+from dafne_dante.models.preprocess import pad_for_network
+from dafne_dante.training.losses import dice_cross_entropy
+from dafne_dante.training.metrics import average_dice, dice_from_counts, overlap_counts
+from dafne_dante.training.prepared import PreparedCase
+
+__all__ = ["HeldOutWindows"]
+
+_VOXELS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 22}
+_LEAST_WINDOWS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """image (C, *size) float32, target and known (*size), of one case; `voxels` known of each label (labels,)."""
+
+    case_id: str
+    image: npt.NDArray[np.float32]
+    target: npt.NDArray[np.uint8]
+    known: npt.NDArray[np.bool_]
+    voxels: npt.NDArray[np.int64]
+
+
+class HeldOutWindows:
+    """The windows on which the epochs of one training are compared.
+
+    Args:
+        most_voxels: work that one measurement may be, but at least eight windows; None for all windows.
+    """
+
+    def __init__(self, cases: Sequence[PreparedCase], plan: ModelPlan, *, most_voxels: int | None = None) -> None:
+        windows = [window for case in cases if case.known.any() for window in _tile(case, plan)]
+        self._labels = plan.labels
+        self._windows = windows if most_voxels is None else _chosen(windows, most_voxels)
+
+    @property
+    def voxels(self) -> int:
+        """The work of one measurement."""
+        return sum(window.target.size for window in self._windows)
+
+    def measure(self, network: nn.Module) -> tuple[float | None, dict[str, float | None]]:
+        """Mean loss of a window and Dice ("mean" and each label); None where nothing was held out."""
+        losses: list[float] = []
+        counts: dict[str, npt.NDArray[np.int64]] = {}
+        device = next(network.parameters()).device
+        with evaluating(network), torch.inference_mode():
+            for batch in _batches(self._windows, _VOXELS_AT_ONCE.get(device.type, 1 << 16)):
+                image, target, known = (
+                    torch.from_numpy(np.stack([getattr(window, part) for window in batch])).to(device)
+                    for part in ("image", "target", "known")
+                )
+                logits = network(image).float()
+                losses += [
+                    float(dice_cross_entropy(*(part[index : index + 1] for part in (logits, target, known))))
+                    for index in range(len(batch))
+                ]
+                predictions = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+                for window, prediction in zip(batch, predictions, strict=True):
+                    found = overlap_counts(prediction, window.target, window.known, self._labels)
+                    counts[window.case_id] = counts.get(window.case_id, 0) + found
+        scores = [dice_from_counts(count, self._labels) for count in counts.values()]
+        return (float(np.mean(losses)) if losses else None), average_dice(scores, self._labels)
+
+
+def _tile(case: PreparedCase, plan: ModelPlan) -> Iterator[_Window]:
+    """The windows of a case that hold something known."""
+    image, inner = pad_for_network(case.prepared.image, plan)
+    target, known = np.zeros(image.shape[1:], np.uint8), np.zeros(image.shape[1:], np.bool_)
+    target[inner], known[inner] = case.target, case.known_voxels
+    size = image.shape[1:] if plan.dimensions == 2 else plan.patch
+    lacking = np.maximum(0, np.subtract(size, target.shape))
+    missing = [(0, int(count)) for count in lacking]
+    image, target, known = np.pad(image, [(0, 0), *missing]), np.pad(target, missing), np.pad(known, missing)
+    for corner in product(*map(_starts, target.shape, size)):
+        box = tuple(slice(start, start + length) for start, length in zip(corner, size, strict=True))
+        here = known[box].copy()
+        known[box] = False  # what another window holds, too, counts once
+        if here.any():
+            voxels = np.bincount(target[box][here], minlength=len(plan.labels) + 1)[1:]
+            yield _Window(case.case_id, image[(slice(None), *box)], target[box], here, voxels)
+
+
+def _starts(length: int, size: int) -> list[int]:
+    """Where windows begin along an axis, spread evenly, as few as cover it."""
+    count = -(-length // size)
+    return [round(start) for start in np.linspace(0, length - size, count)]
+
+
+def _chosen(windows: Sequence[_Window], most_voxels: int) -> list[_Window]:
+    """As many as the work allows, in their own order."""
+    if not windows:
+        return []
+    count = max(_LEAST_WINDOWS, most_voxels // max(window.target.size for window in windows))
+    if count >= len(windows):
+        return list(windows)
+    voxels = np.stack([window.voxels for window in windows])
+    richest = dict.fromkeys(int(index) for index in voxels.argmax(axis=0)[voxels.any(axis=0)])
+    chosen = list(richest)[: count // 2]
+    others = [index for index in range(len(windows)) if index not in chosen]
+    spread = np.linspace(0, len(others) - 1, count - len(chosen)).round().astype(int)
+    return [windows[index] for index in sorted([*chosen, *(others[place] for place in spread)])]
+
+
+def _batches(windows: Sequence[_Window], voxels_at_once: int) -> Iterator[list[_Window]]:
+    """Neighbours of one size together, as many as fit."""
+    batch: list[_Window] = []
+    for window in windows:
+        full = (len(batch) + 1) * window.target.size > voxels_at_once
+        if batch and (full or window.image.shape != batch[0].image.shape):
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch

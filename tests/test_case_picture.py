@@ -86,7 +86,7 @@ def test_what_nobody_labelled_is_darker(tmp_path):
 
 @pytest.mark.parametrize("case", [
     drawn_case(labels=tuple(f"structure {number} with a name that is long" for number in range(60))),
-    drawn_case(labels=("$x_1$ {a} \\frac", "right")), drawn_case(shape=(6, 6, 1)),
+    drawn_case(labels=("$\\frac$ {a}", "right")), drawn_case(shape=(6, 6, 1)),
     Case("0" * 16, np.zeros((1, *SHAPE), np.float32), np.zeros(SHAPE, np.uint8), np.zeros(8, bool), np.eye(4), ("a",)),
     drawn_case(affine=np.diag([1, 1, 30.0, 1])),
 ], ids=["many labels", "mathematics", "one slice", "nothing", "very thick"])  # fmt: skip

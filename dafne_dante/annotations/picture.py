@@ -172,9 +172,11 @@ def _draw_legend(figure: Any, case: Case, colours: Mapping[int, Any]) -> int:
     if not case.annotated.all():
         count = int(case.annotated.sum())
         patches.append(Patch(color="#555555", label=f"dimmed: not labelled ({count} of {len(case.annotated)} are)"))
-    figure.legend(
+    legend = figure.legend(
         handles=patches, loc="lower center", ncol=_COLUMNS, frameon=False, labelcolor=_INK, fontsize=9
     )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar in a label is no formula
     return -(-len(patches) // _COLUMNS)
 
 

@@ -1,0 +1,137 @@
+"""Our `train` beside `dante_train` on the same cases: seconds to Dante's final Dice, peak memory, final Dice.
+
+    make test-interop      # once: the environment that has both
+    .venv-interop/bin/python benchmarks/against_dante.py [--dimensions 3] [--epochs 20] [--subjects 6] [--voxel-mm 4]
+
+Real: the T1 intensities and tissue maps of the ICBM152 2009a template. Simulated: the individuals (see
+dafne_dante/demo/anatomy). Each trainer runs as its own command in a process of its own, one after the other, with its
+own defaults but for architecture and epochs: Dante's U-Net has 32 channels and its fixed patch, ours is as planned.
+An epoch is what each calls one. Dice is measured by our `evaluate` on TEST individuals that neither has seen; ours is
+said to have reached Dante's Dice in the first epoch whose own held-out Dice is at least that, so our own held-out
+cases cost us training data, as they do every user. Memory is the largest resident set of the process.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from dafne_dante.demo.anatomy import LABELS
+from dafne_dante.demo.scanners import SCANNER_A, make_case
+
+TEST = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a process came to: seconds, mebibytes at its height, and what it printed."""
+
+    seconds: float
+    mebibytes: float
+    output: str
+
+
+def write_subjects(folder: Path, subjects: Sequence[int], voxel_mm: float, *, archives: bool) -> Path:
+    """Dante's archives, or a plain folder a case."""
+    folder.mkdir(parents=True)
+    for subject in subjects:
+        image, segmentation, affine = make_case(SCANNER_A, subject, voxel_mm)
+        masks = {label: (segmentation == value).astype(np.uint8) for value, label in enumerate(LABELS, start=1)}
+        if archives:
+            named = {f"mask_{label}": mask for label, mask in masks.items()}
+            resolution = np.linalg.norm(affine[:3, :3], axis=0)
+            np.savez(folder / f"{subject}.npz", data=image, resolution=resolution, affine=affine, **named)
+            continue
+        own = folder / str(subject)
+        own.mkdir()
+        nibabel.save(nibabel.Nifti1Image(image, affine), own / "image.nii.gz")
+        for label, mask in masks.items():
+            nibabel.save(nibabel.Nifti1Image(mask, affine), own / f"mask_{label}.nii.gz")
+    return folder
+
+
+def run(*command: object, folder: Path) -> Run:
+    """Run a command to its end; RuntimeError with its last words when it fails."""
+    environment = {**os.environ, "DAFNE_DANTE_CONFIG": str(folder / "configuration"), "CUDA_VISIBLE_DEVICES": ""}
+    log = folder / "log"
+    begin = time.perf_counter()
+    with log.open("wb") as stream:
+        process = subprocess.Popen([str(word) for word in command], stdout=stream, stderr=stream, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - begin
+    text = log.read_text(errors="replace")
+    if status:
+        raise RuntimeError(text[-2000:])
+    return Run(seconds, usage.ru_maxrss / 1024, text)
+
+
+def dice_of(model: Path, test: Path, folder: Path) -> float:
+    """Mean Dice on the test individuals."""
+    done = run(
+        sys.executable, "-m", "dafne_dante", "evaluate", "--model", model, "--data", test, "--json", folder=folder
+    )
+    return float(json.loads([line for line in done.output.splitlines() if line.startswith("{")][-1])["dice"]["mean"])
+
+
+def seconds_to(dice: float, history: Path) -> float | None:
+    """When our held-out Dice first was at least that; None when it never was."""
+    with history.open() as stream:
+        rows = list(csv.DictReader(stream))
+    reached = [float(row["seconds"]) for row in rows if row["dice_mean"] and float(row["dice_mean"]) >= dice]
+    return min(reached, default=None)
+
+
+def compare(folder: Path, dimensions: int, epochs: int, subjects: int, voxel_mm: float) -> None:
+    """Print one line a trainer, and the ratios."""
+    archives = write_subjects(folder / "archives", range(subjects), voxel_mm, archives=True)
+    plain = write_subjects(folder / "plain", range(subjects), voxel_mm, archives=False)
+    test = write_subjects(folder / "test", range(100, 100 + TEST), voxel_mm, archives=False)
+    options = ["--3d"] if dimensions == 3 else []
+    dante_train = Path(sys.executable).with_name("dante_train")
+    theirs = run(
+        dante_train,
+        "--data",
+        archives,
+        "--output",
+        folder / "theirs.model",
+        "--epochs",
+        epochs,
+        *options,
+        folder=folder,
+    )
+    their_dice = dice_of(folder / "theirs" / "theirs.model", test, folder)
+    ours = run(
+        sys.executable, "-m", "dafne_dante", "train", "--data", plain, "--out", folder / "ours", "--epochs", epochs,
+        "--architecture", f"unet{dimensions}d", folder=folder,
+    )  # fmt: skip
+    our_dice = dice_of(folder / "ours" / "model.model", test, folder)
+    reached = seconds_to(their_dice, folder / "ours" / "history.csv")
+    print(f"{'':14}{'seconds':>10}{'MiB':>8}{'Dice':>8}{'until Dice of Dante':>22}")
+    print(f"{'dante_train':14}{theirs.seconds:10.1f}{theirs.mebibytes:8.0f}{their_dice:8.3f}{theirs.seconds:22.1f}")
+    told = "never" if reached is None else f"{reached:.1f}"
+    print(f"{'dafne-dante':14}{ours.seconds:10.1f}{ours.mebibytes:8.0f}{our_dice:8.3f}{told:>22}")
+    share = "-" if reached is None else f"{reached / theirs.seconds:.2f}"
+    print(f"time to Dante's Dice: {share} of its time (target 0.35); ", end="")
+    print(f"memory: {ours.mebibytes / theirs.mebibytes:.2f} (target 0.40); Dice: {our_dice - their_dice:+.3f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dimensions", type=int, choices=(2, 3), default=3)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--subjects", type=int, default=6)
+    parser.add_argument("--voxel-mm", type=float, default=4.0)
+    parser.add_argument("--folder", type=Path, default=None, help="where everything is written; a temporary folder")
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=wanted.folder) as temporary:
+        compare(Path(temporary), wanted.dimensions, wanted.epochs, wanted.subjects, wanted.voxel_mm)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dafne_dante.adaptation.method import FullFineTuning
+from dafne_dante.adaptation.baselines import FullFineTuning
 from dafne_dante.annotations.case import Case
 from dafne_dante.models.build import build_network
 from dafne_dante.models.plan import ModelPlan

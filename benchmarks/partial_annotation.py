@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from dafne_dante.adaptation.method import FullFineTuning
+from dafne_dante.adaptation.baselines import FullFineTuning
 from dafne_dante.annotations.case import Case
 from dafne_dante.demo.anatomy import LABELS
 from dafne_dante.demo.scanners import SCANNER_A, make_case

@@ -12,7 +12,10 @@ import time
 import torch
 from torch import nn
 
-from dafne_dante.adaptation.method import FullFineTuning, GradualUnfreezing, LowRankAdaptation, Method
+from dafne_dante.adaptation.baselines import FullFineTuning
+from dafne_dante.adaptation.gradual import GradualUnfreezing
+from dafne_dante.adaptation.low_rank_method import LowRankAdaptation
+from dafne_dante.adaptation.protocol import Method
 from dafne_dante.models.build import build_network
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.training.losses import dice_cross_entropy

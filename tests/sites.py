@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from phantoms import LABELS, make_case, tiny_plan
 
+from dafne_dante.adaptation.baselines import FullFineTuning
 from dafne_dante.adaptation.lora import plain_weights
-from dafne_dante.adaptation.method import FullFineTuning
 from dafne_dante.models.build import build_network
 from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel

@@ -7,18 +7,14 @@ import torch
 from networks import NETWORKS, build, take_steps
 from torch import nn
 
+from dafne_dante.adaptation.baselines import FromScratch, FullFineTuning, HeadOnly, NormOnly
+from dafne_dante.adaptation.gradual import GradualUnfreezing
 from dafne_dante.adaptation.layers import adaptable_layers
 from dafne_dante.adaptation.lora import lora_parameters, plain_weights
 from dafne_dante.adaptation.low_rank import rebuild
-from dafne_dante.adaptation.method import (
-    METHOD_NAMES,
-    FullFineTuning,
-    GradualUnfreezing,
-    LowRankAdaptation,
-    Method,
-    method_named,
-    trainable_parameters,
-)
+from dafne_dante.adaptation.low_rank_method import LowRankAdaptation
+from dafne_dante.adaptation.method import METHOD_NAMES, method_named
+from dafne_dante.adaptation.protocol import Method, trainable_parameters
 from dafne_dante.adaptation.stages import module_stages
 from dafne_dante.adaptation.unfreezing import PaperSchedule
 from dafne_dante.errors import TrainingError
@@ -75,7 +71,9 @@ def test_what_may_move_by_method() -> None:
         method_named(name).prepare(network, image)
         counts[name] = trainable_parameters(network)
     everything = sum(parameter.numel() for parameter in build("unet 3D")[0].parameters())
-    assert counts["full"] == everything
+    assert counts["full"] == counts["scratch"] == everything
+    assert 0 < counts["norm"] < 0.01 * everything
+    assert 0 < counts["head"] < 0.01 * everything
     assert counts["lora"] < 0.35 * everything
     assert counts["lora"] < counts["gradual-unfreezing"] < everything
 
@@ -158,9 +156,10 @@ def test_a_network_without_parameters_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dora", {}, "full, gradual-unfreezing, lora, found dora"),
-        ("lora", {"ranks": 4}, "rank, form, scale, b_learning_rate_scale, found ranks"),
-        ("full", {"rank": 4}, "no option, found rank"),
+        ("dora", {}, "full, gradual-unfreezing, head, lora, norm, scratch, found dora"),
+        ("lora", {"ranks": 4}, "rank, form, scale, b_learning_rate_scale, dropout, kinds, layers, found ranks"),
+        ("full", {"rank": 4}, "pull_to_start, found rank"),
+        ("head", {"rank": 4}, "no option, found rank"),
         ("gradual-unfreezing", {"_stages": ()}, "found _stages"),
     ],
 )
@@ -170,9 +169,10 @@ def test_unknown_methods_and_options_are_refused(name: str, options: dict, messa
 
 
 def test_names_and_classes() -> None:
-    assert METHOD_NAMES == ("full", "gradual-unfreezing", "lora")
+    assert METHOD_NAMES == ("full", "gradual-unfreezing", "head", "lora", "norm", "scratch")
     methods: list[Method] = [method_named(name) for name in METHOD_NAMES]
-    assert [type(method) for method in methods] == [FullFineTuning, GradualUnfreezing, LowRankAdaptation]
+    classes = [FullFineTuning, GradualUnfreezing, HeadOnly, LowRankAdaptation, NormOnly, FromScratch]
+    assert [type(method) for method in methods] == classes
     assert method_named("lora", rank=2) == LowRankAdaptation(rank=2)
 
 

@@ -9,10 +9,10 @@ import torch
 from networks import NETWORKS, Normalised, build, take_steps
 from torch import Tensor, nn
 
+from dafne_dante.adaptation.gradual import GradualUnfreezing
 from dafne_dante.adaptation.lora import attach_lora
-from dafne_dante.adaptation.method import GradualUnfreezing
 from dafne_dante.adaptation.stages import execution_order, module_stages, output_head, stages
-from dafne_dante.adaptation.unfreezing import PaperSchedule, PhasedSchedule, Schedule, release_from
+from dafne_dante.adaptation.unfreezing import PaperSchedule, PhasedSchedule, Schedule, release_only
 from dafne_dante.errors import TrainingError
 
 UNET = "unet_model.model"
@@ -158,7 +158,7 @@ def test_modules_as_units_hold_every_parameter_once_and_the_buffers() -> None:
     ],
 )
 def test_schedules(schedule: Schedule, epochs: int, count: int, expected: list[int]) -> None:
-    found = [schedule.first_trainable(epoch, epochs, count) for epoch in range(1, epochs + 1)]
+    found = [schedule.frozen(epoch, epochs, count) for epoch in range(1, epochs + 1)]
     assert found == expected
     assert schedule.initial(count) >= found[0]
 
@@ -182,7 +182,7 @@ def test_schedules_never_freeze_again(schedule: Schedule) -> None:
     for count in range(1, 60):
         for epochs in (1, 2, 3, 7, 10, 33, 100):
             found = [schedule.initial(count)]
-            found += [schedule.first_trainable(epoch, epochs, count) for epoch in range(1, epochs + 1)]
+            found += [schedule.frozen(epoch, epochs, count) for epoch in range(1, epochs + 1)]
             assert found == sorted(found, reverse=True)
             assert 0 <= found[-1] <= found[0] <= count - 1
 
@@ -209,7 +209,7 @@ def test_no_graph_before_the_first_trainable_stage(kind: str, unit: str) -> None
     network, image = build(kind)
     found = stages(network, image) if unit == "stage" else module_stages(network, image)
     first = len(found) // 2
-    assert release_from(network.train(), found, first)
+    assert release_only(network.train(), found, range(first, len(found)))
     frozen = {stage.name for stage in found[:first]}
     with recorded_outputs(network) as outputs:
         network(image)
@@ -257,14 +257,14 @@ def test_running_statistics_of_the_frozen_prefix_stand_still() -> None:
     network, image = Normalised(), torch.randn(2, 1, 8, 8) + 5
     found = stages(network, image)
     network.train()
-    release_from(network, found, 1)
+    release_only(network, found, range(1, len(found)))
     before = deepcopy(network.state_dict())
     network(image)
     after = network.state_dict()
     assert torch.equal(after["first.1.running_mean"], before["first.1.running_mean"])
     assert torch.equal(after["first.1.num_batches_tracked"], before["first.1.num_batches_tracked"])
     assert not torch.equal(after["second.1.running_mean"], before["second.1.running_mean"])
-    release_from(network, found, 0)
+    release_only(network, found, range(0, len(found)))
     network(image)
     assert not torch.equal(network.state_dict()["first.1.running_mean"], before["first.1.running_mean"])
     assert network.training
@@ -273,4 +273,5 @@ def test_running_statistics_of_the_frozen_prefix_stand_still() -> None:
 def test_releasing_reports_whether_anything_changed() -> None:
     network = Normalised()
     found = stages(network, torch.zeros(2, 1, 8, 8))
-    assert [release_from(network, found, first) for first in (0, 2, 2, 1, 0)] == [False, True, False, True, True]
+    steps = [release_only(network, found, range(first, len(found))) for first in (0, 2, 2, 1, 0)]
+    assert steps == [False, True, False, True, True]

@@ -6,17 +6,15 @@ several paths (MONAI's DynUNet keeps its blocks twice) has its first path as its
 
 from torch import nn
 
-__all__ = ["adaptable_layers", "channels_made", "is_adaptable", "join_name", "owner_of"]
+__all__ = ["KINDS", "adaptable_layers", "channels_made", "is_adaptable", "join_name", "kind_of", "owner_of"]
 
-_ADAPTABLE = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-)
+_KINDS: dict[str, tuple[type[nn.Module], ...]] = {
+    "convolution": (nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    "transposed": (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    "linear": (nn.Linear,),
+}
+KINDS: tuple[str, ...] = tuple(_KINDS)
+_ADAPTABLE = tuple(layer for layers in _KINDS.values() for layer in layers)
 
 
 def is_adaptable(module: nn.Module) -> bool:
@@ -28,6 +26,11 @@ def adaptable_layers(network: nn.Module, *, aliases: bool = False) -> dict[str, 
     """Name to layer, in the order of `named_modules`; with `aliases`, every path and not only the first."""
     modules = network.named_modules(remove_duplicate=not aliases)
     return {name: module for name, module in modules if is_adaptable(module)}
+
+
+def kind_of(layer: nn.Module) -> str:
+    """Which of KINDS an adaptable layer is."""
+    return next(kind for kind, layers in _KINDS.items() if isinstance(layer, layers))
 
 
 def channels_made(layer: nn.Module) -> int:

@@ -12,10 +12,12 @@ Invariants
 - The merged weight is computed in the weight's own precision, also under autocast: training sees what is saved.
 - What has no factors smaller than its weight, and the layers that the caller names, train densely; so do norm
   affines, activation slopes and biases. Everything else is frozen.
+- Dropout leaves out ranks, in training only, and makes the others stronger; the factors that are taken are whole ones.
 - No state is kept beside the network: a deep copy, or `load_state_dict` into a network with LoRA of the same form
   and rank, is the whole of it.
 """
 
+import fnmatch
 from collections.abc import Collection, Iterator
 from math import isfinite, prod
 
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dafne_dante.adaptation.first_factors import first_factors
-from dafne_dante.adaptation.layers import adaptable_layers, join_name, owner_of
+from dafne_dante.adaptation.layers import KINDS, adaptable_layers, join_name, kind_of, owner_of
 from dafne_dante.adaptation.low_rank import Form, LowRank, factor_shapes, rebuild
 from dafne_dante.errors import TrainingError
 
@@ -46,8 +48,9 @@ _WEIGHT = "weight"
 class LowRankUpdate(nn.Module):
     """The parametrisation W0 -> W0 + s * A B; shapes of `a` and `b` by form as in `low_rank`."""
 
-    def __init__(self, start: LowRank) -> None:
+    def __init__(self, start: LowRank, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.form: Form = start.form
         self.scale = start.scale
         self.a = nn.Parameter(start.a)
@@ -62,7 +65,13 @@ class LowRankUpdate(nn.Module):
         """Merged weight (O, I, *kernel) for the base weight (O, I, *kernel)."""
         # Autocast would round A B to bfloat16, and what is trained would not be what is saved.
         with torch.autocast(weight.device.type, enabled=False):
-            return weight + rebuild(self.low_rank, tuple(weight.shape))
+            return weight + rebuild(self._thinned(), tuple(weight.shape))
+
+    def _thinned(self) -> LowRank:
+        if not (self.training and self.dropout):
+            return self.low_rank
+        kept = (torch.rand(self.a.shape[-1], device=self.a.device) >= self.dropout).to(self.a.dtype)
+        return LowRank(self.form, self.a * (kept / (1 - self.dropout)), self.b, self.scale)
 
 
 def attach_lora(
@@ -71,33 +80,40 @@ def attach_lora(
     rank: int = 8,
     form: Form = "lora-shared",
     scale: float = 2.0,
+    dropout: float = 0.0,
+    kinds: Collection[str] = KINDS,
+    layers: Collection[str] = ("*",),
     dense_layers: Collection[str] = (),
 ) -> None:
-    """Give every convolution and linear layer of `network` a low-rank update, and freeze what must not move.
+    """Give the convolutions and linear layers of `network` a low-rank update, and freeze what must not move.
 
     Args:
         network: changed in place; its output stays the same until a factor is trained.
         rank: r, at most; capped by each layer.
         form: of convolutions; linear layers take `lora-linear`.
         scale: s, the same at every rank, so that a learning rate carries over (LoRA-C, arXiv 2410.16954).
+        dropout: share of the ranks, from 0 to below 1, that a step of training leaves out (LyCORIS, arXiv 2309.14859).
+        kinds: which of KINDS are adapted.
+        layers: patterns of names, as `fnmatch` has them, of those that are adapted; other weights are frozen.
         dense_layers: names of layers whose weight trains densely, usually the output head (`output_head`).
 
     Raises:
         TrainingError: an option is out of range, a layer is unknown, already parametrised or not finite, or there is
             no layer at all. The network is then as it was.
     """
-    layers = adaptable_layers(network)
-    _check_options(layers, rank, form, scale, dense_layers)
+    found = adaptable_layers(network)
+    _check_options(found, dense_layers, rank=rank, form=form, scale=scale, dropout=dropout)
+    chosen = _chosen(found, kinds, layers, dense_layers)
     starts = {
         name: None if name in dense_layers else _start(layer, rank=rank, form=form, scale=scale)
-        for name, layer in layers.items()
+        for name, layer in chosen.items()
     }
     _freeze_all_but_vectors(network)
     for name, start in starts.items():
         if start is None:
-            _weight_of(layers[name]).requires_grad_(True)
+            _weight_of(chosen[name]).requires_grad_(True)
         else:
-            parametrize.register_parametrization(layers[name], _WEIGHT, LowRankUpdate(start))
+            parametrize.register_parametrization(chosen[name], _WEIGHT, LowRankUpdate(start, dropout))
 
 
 def rank_that_pays(form: Form, weight_shape: tuple[int, ...], rank: int) -> int | None:
@@ -153,10 +169,12 @@ def fold_lora(network: nn.Module) -> None:
 
 
 def _check_options(
-    layers: dict[str, nn.Module], rank: int, form: str, scale: float, dense_layers: Collection[str]
+    layers: dict[str, nn.Module], dense_layers: Collection[str], *, rank: int, form: str, scale: float, dropout: float
 ) -> None:
     if rank < 1 or not (isfinite(scale) and scale > 0):
         raise TrainingError(f"expected a rank from 1 and a scale above 0, found {rank} and {scale}")
+    if not 0 <= dropout < 1:
+        raise TrainingError(f"expected a dropout from 0 to below 1, found {dropout}")
     if form not in CONVOLUTION_FORMS:
         raise TrainingError(f"expected a form for convolutions from {', '.join(CONVOLUTION_FORMS)}, found {form}")
     if not layers:
@@ -165,6 +183,19 @@ def _check_options(
         raise TrainingError(f"expected dense layers of the network, found {', '.join(unknown)}")
     if taken := [name for name, layer in layers.items() if parametrize.is_parametrized(layer)]:
         raise TrainingError(f"expected plain weights, found {len(taken)} parametrised layers; fold them first")
+
+
+def _chosen(
+    found: dict[str, nn.Module], kinds: Collection[str], patterns: Collection[str], dense_layers: Collection[str]
+) -> dict[str, nn.Module]:
+    """The layers that move: those of the kinds whose names match, and the dense ones."""
+    if unknown := sorted(set(kinds) - set(KINDS)):
+        raise TrainingError(f"expected kinds of layers from {', '.join(KINDS)}, found {', '.join(unknown)}")
+    matching = {name for pattern in patterns for name in fnmatch.filter(found, pattern)}
+    adapted = {name for name in matching if kind_of(found[name]) in kinds}
+    if not adapted:
+        raise TrainingError(f"expected layers like {', '.join(patterns)} of the kinds asked for, found none")
+    return {name: layer for name, layer in found.items() if name in adapted or name in dense_layers}
 
 
 def _start(layer: nn.Module, *, rank: int, form: Form, scale: float) -> LowRank | None:

@@ -21,7 +21,8 @@ from pathlib import Path
 from torch import nn
 
 from dafne_dante.adaptation.lora import plain_weights
-from dafne_dante.adaptation.method import Method, method_named
+from dafne_dante.adaptation.method import method_named
+from dafne_dante.adaptation.protocol import Method
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.collect import Collection
 from dafne_dante.annotations.holdout import hold_out
@@ -226,6 +227,7 @@ def _train(
         held_out,
         recipe=replace(recipe, batch_size=_BATCH_SIZE),
         on_epoch=lambda record: progress.epoch(record, recipe.epochs),
+        on_stage=progress.stage,
         checkpoint=request.out / _CHECKPOINT,
     )
 

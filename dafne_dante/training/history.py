@@ -33,6 +33,12 @@ class EpochRecord:
     learning_rate: float = 0.0
     train_seconds: float = 0.0
 
+    @property
+    def score(self) -> tuple[float, float]:
+        """Higher is better: Dice first, loss second; without held-out cases the training loss decides."""
+        mean = self.dice.get("mean")
+        return (-1.0 if mean is None else mean), -(self.train_loss if self.val_loss is None else self.val_loss)
+
 
 def write_history(path: Path, records: Sequence[EpochRecord], labels: Sequence[str]) -> None:
     """Write the rows so far, atomically; StorageError where the disk refuses."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dafne_dante.adaptation.method import Method, trainable_parameters
+from dafne_dante.adaptation.protocol import Method, trainable_parameters
 from dafne_dante.errors import TrainingError
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.training.ahead import draw_ahead
@@ -40,6 +40,7 @@ __all__ = ["FitResult", "Recipe", "fit"]
 
 _MEASURING_SHARE = 0.06
 """Of an epoch's work: what looking at held-out cases may take."""
+_BATCHES_TO_LOOK_AT = 4
 _CHECKPOINT_MARGIN_BYTES = 64 << 20
 _COPIES_IN_CHECKPOINT = 6
 """Network, best, average, two moments, and heads that are smaller than one more."""
@@ -62,11 +63,13 @@ def fit(
     *,
     recipe: Recipe,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    on_stage: Callable[[str], None] = lambda words: None,
     checkpoint: Path | None = None,
 ) -> FitResult:
     """Train `network` in place by `method` and leave it with the weights of its best epoch.
 
     Args:
+        on_stage: is told what moves, in words, at the beginning and whenever that changes.
         checkpoint: a file that is written after every epoch; where it exists, training goes on from it. It stays when
             training is done; who named it removes it.
 
@@ -85,10 +88,12 @@ def fit(
     windows = HeldOutWindows(held_out, plan, most_voxels=_voxels_to_measure(plan, recipe))
     begin = time.perf_counter() - run.seconds
     try:
-        for epoch in range(len(run.history) + 1, recipe.epochs + 1):
+        first = len(run.history) + 1
+        for epoch in range(first, recipe.epochs + 1):
             if 0 < recipe.patience <= run.waited:
                 break
-            release(run, method, recipe, epoch)
+            if release(run, method, recipe, epoch) or epoch == first:
+                on_stage(method.describe(network))
             started = time.perf_counter()
             loss = _train_epoch(run, plan, recipe, epoch)
             seconds = time.perf_counter() - started
@@ -118,17 +123,34 @@ def _begin(
         set_memory_format(network, channels_last=True)
     method.prepare(network, torch.zeros(1, plan.in_channels, *plan.patch, device=device))
     network.train()
+    method.look(network, lambda: _first_losses(network, plan, training, recipe))
     method.advance(network, 1, recipe.epochs)
     heads = AuxiliaryHeads(network) if recipe.deep_supervision else None
+    groups = optimizer_groups(network, method, recipe, heads)
+    pulled = [parameter for group in groups if group["pull_to_start"] for parameter in group["params"]]
     return Run(
         network=network,
-        optimizer=torch.optim.AdamW(optimizer_groups(network, method, recipe, heads), lr=recipe.learning_rate),
+        optimizer=torch.optim.AdamW(groups, lr=recipe.learning_rate),
+        start={parameter: parameter.detach().clone() for parameter in pulled},
         sampler=sampler,
         generator=torch.Generator().manual_seed(recipe.seed),
         average=AveragedWeights(network, recipe.average_decay) if recipe.average_decay else None,
         heads=heads,
         mirror_axes=mirror_axes(plan, training),
     )
+
+
+def _first_losses(
+    network: nn.Module, plan: ModelPlan, training: Sequence[PreparedCase], recipe: Recipe
+) -> list[Tensor]:
+    """Losses of a few batches, from a source of their own, so that the training draws what it would have drawn."""
+    device = next(network.parameters()).device
+    sampler = PatchSampler(training, plan, recipe.seed + 1)
+    batches = (sampler.draw(recipe.batch_size) for _ in range(_BATCHES_TO_LOOK_AT))
+    return [
+        supervised_loss([network(batch.image.to(device))], batch.target.to(device), batch.known.to(device))
+        for batch in batches
+    ]
 
 
 def _voxels_to_measure(plan: ModelPlan, recipe: Recipe) -> int:
@@ -144,8 +166,8 @@ def _train_epoch(run: Run, plan: ModelPlan, recipe: Recipe, epoch: int) -> float
     moving = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
     batches = draw_ahead(lambda: run.sampler.draw(recipe.batch_size), recipe.steps_per_epoch, device)
     for step, batch in enumerate(batches, start=(epoch - 1) * recipe.steps_per_epoch + 1):
-        factor = rate_factor(step, recipe)
         for group in run.optimizer.param_groups:
+            factor = rate_factor(step, recipe, steps_before=group["steps_before"])
             group["lr"] = recipe.learning_rate * group["learning_rate_scale"] * factor
         draw = draw_changes(len(batch.image), plan, recipe.augmentation, run.generator, mirror_axes=run.mirror_axes)
         total += _step(run, apply_changes(batch, draw), recipe, moving)
@@ -166,9 +188,19 @@ def _step(run: Run, batch: Batch, recipe: Recipe, moving: list[nn.Parameter]) ->
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(moving, recipe.clip_norm)
     run.optimizer.step()
+    if run.start:
+        _pull_to_start(run)
     if run.average is not None:
         run.average.update()
     return loss.detach()
+
+
+@torch.no_grad()
+def _pull_to_start(run: Run) -> None:
+    for group in run.optimizer.param_groups:
+        if group["pull_to_start"]:
+            for parameter in group["params"]:
+                parameter.lerp_(run.start[parameter], group["lr"] * group["pull_to_start"])
 
 
 def _assess(
@@ -183,18 +215,11 @@ def _assess(
         with weights:
             val_loss, dice = held_out.measure(run.network)
             record = EpochRecord(epoch, 0.0, train_loss, val_loss, dice, moving, rate, train_seconds)
-            rows.append((_score(record), record))
+            rows.append((record.score, record))
             if run.best is None or rows[-1][0] > run.best.score:
                 copies = {name: tensor.clone() for name, tensor in named_tensors(run.network).items()}
                 run.best = Best(epoch, rows[-1][0], copies)
     return max(rows, key=lambda row: row[0])[1]
-
-
-def _score(record: EpochRecord) -> tuple[float, float]:
-    """Higher is better: Dice first, loss second; without held-out cases the training loss decides."""
-    mean = record.dice.get("mean")
-    loss = record.train_loss if record.val_loss is None else record.val_loss
-    return (-1.0 if mean is None else mean), -loss
 
 
 def _checkpoint_bytes(network: nn.Module) -> int:

@@ -59,10 +59,18 @@ class Recipe:
             raise TrainingError(f"expected the schedule cosine or poly, found {self.schedule}")
 
 
-def rate_factor(step: int, recipe: Recipe) -> float:
-    """What the learning rate is multiplied by: linear warm-up, then the schedule; `step` counts from 1."""
+def rate_factor(step: int, recipe: Recipe, *, steps_before: int = 0) -> float:
+    """What the learning rate is multiplied by: linear warm-up, then the schedule; `step` counts from 1.
+
+    What moves only since `steps_before` steps warms up from there.
+    """
+    warm = min(1.0, (step - steps_before) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
+    return warm * _scheduled(step, recipe)
+
+
+def _scheduled(step: int, recipe: Recipe) -> float:
     if step <= recipe.warmup_steps:
-        return step / recipe.warmup_steps
+        return 1.0
     total = max(1, recipe.epochs * recipe.steps_per_epoch - recipe.warmup_steps)
     progress = min(1.0, (step - recipe.warmup_steps) / total)
     if recipe.schedule == "poly":

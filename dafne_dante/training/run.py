@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dafne_dante.adaptation.method import Method
+from dafne_dante.adaptation.protocol import Method
 from dafne_dante.errors import TrainingError
 from dafne_dante.training.averaging import AveragedWeights, named_tensors, put_tensors
 from dafne_dante.training.checkpoint import Snapshot
@@ -39,7 +39,10 @@ class Best:
 
 @dataclass(eq=False)
 class Run:
-    """What training changes."""
+    """What training changes.
+
+    `start` holds where parameters began that are pulled back there.
+    """
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -48,6 +51,7 @@ class Run:
     average: AveragedWeights | None
     heads: AuxiliaryHeads | None
     mirror_axes: tuple[int, ...] = ()
+    start: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
     seconds: float = 0.0
@@ -58,35 +62,44 @@ class Run:
         return len(self.history) - (self.best.epoch if self.best else 0)
 
 
-def release(run: Run, method: Method, recipe: Recipe, epoch: int) -> None:
-    """Set what moves in `epoch`, and give the optimiser what was just released."""
+def release(run: Run, method: Method, recipe: Recipe, epoch: int) -> bool:
+    """Set what moves in `epoch`, and give the optimiser what was just released; True where that changed."""
     run.network.train()
+    scores = [record.score[0] if record.score[0] >= 0 else record.score[1] for record in run.history[: epoch - 1]]
     # After train(), so that the method can hold a frozen part in evaluation mode.
-    if not method.advance(run.network, epoch, recipe.epochs):
-        return
+    if not method.advance(run.network, epoch, recipe.epochs, scores):
+        return False
     moving = {id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]}
     for group in optimizer_groups(run.network, method, recipe):
         released = [parameter for parameter in group["params"] if id(parameter) not in moving]
         if released:
-            run.optimizer.add_param_group({**group, "params": released})
+            steps = (epoch - 1) * recipe.steps_per_epoch
+            run.optimizer.add_param_group({**group, "params": released, "steps_before": steps})
+    return True
 
 
 def optimizer_groups(
     network: nn.Module, method: Method, recipe: Recipe, heads: AuxiliaryHeads | None = None
 ) -> list[dict[str, Any]]:
-    """What moves now as groups of an optimiser; each has its factor on the learning rate."""
+    """What moves now as groups of an optimiser, each with its factor on the learning rate and its pull to the start.
+
+    `steps_before` is how many steps the run had taken when the group was released: it warms up from there.
+    """
     groups = [
         {
             "params": list(group.parameters),
             "learning_rate_scale": group.learning_rate_scale,
             "weight_decay": recipe.weight_decay if group.weight_decay else 0.0,
+            "pull_to_start": group.pull_to_start,
+            "steps_before": 0,
         }
         for group in method.parameter_groups(network)
         if group.parameters
     ]
     if heads is not None:
         beside = list(heads.parameters())
-        groups.append({"params": beside, "learning_rate_scale": 1.0, "weight_decay": recipe.weight_decay})
+        own = {"learning_rate_scale": 1.0, "weight_decay": recipe.weight_decay}
+        groups.append({"params": beside, **own, "pull_to_start": 0.0, "steps_before": 0})
     return groups
 
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import torch
 
+from dafne_dante.adaptation.baselines import FullFineTuning
 from dafne_dante.adaptation.lora import plain_weights
-from dafne_dante.adaptation.method import FullFineTuning
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.holdout import hold_out
 from dafne_dante.models.build import build_network

@@ -10,8 +10,8 @@ import torch
 from comparison import load_in_stock, our_masks, smooth_image, stock_masks, worst_dice
 from phantoms import make_case
 
+from dafne_dante.adaptation.baselines import FullFineTuning
 from dafne_dante.adaptation.lora import plain_weights
-from dafne_dante.adaptation.method import FullFineTuning
 from dafne_dante.models.build import build_network
 from dafne_dante.models.configure import configure_cases
 from dafne_dante.models.file import parse_model, serialise_model

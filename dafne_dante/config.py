@@ -32,6 +32,7 @@ __all__ = [
     "AnnotationSettings",
     "Settings",
     "configuration_folder",
+    "is_proxy_address",
     "load_settings",
     "write_settings",
 ]
@@ -77,6 +78,14 @@ class Settings:
         server: base URL of the federation server, ending with "/"; empty when there is none.
         api_key: the key for that server; empty when there is none. Never shown.
         timeout_s: seconds to wait for a connection or for the next bytes of an answer.
+        ca_bundle: PEM file of the certificates to trust instead of the usual ones, for a network whose proxy opens TLS;
+            None for REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE where set, else the usual ones.
+        proxy: http://[user:password@]host:port of the proxy; "" for what the environment and the system say, "none"
+            for no proxy. Never shown.
+        retries: how often a call is repeated after a failure that may pass.
+        retry_s: seconds that a call and its repetitions may take before it is given up.
+        chunk_mib: an upload goes in parts of at most this length.
+        cache_models, cache_gib: downloaded global models that are kept; the least recently used go first.
         max_norm_ratio: an update longer than this share of its base's length is refused by the operator.
         dice_margin: how far the Dice of a label may fall on the operator's cases before a merge backs off.
         run_model_code: SHA-256 (64 hexadecimal digits) of the model files whose own code may be run, in a child process
@@ -88,6 +97,13 @@ class Settings:
     server: str = ""
     api_key: str = field(default="", repr=False)
     timeout_s: float = 60.0
+    ca_bundle: Path | None = None
+    proxy: str = field(default="", repr=False)
+    retries: int = 3
+    retry_s: float = 120.0
+    chunk_mib: int = 50
+    cache_models: int = 10
+    cache_gib: float = 5.0
     max_norm_ratio: float = 1.0
     dice_margin: float = 0.02
     run_model_code: tuple[str, ...] = ()
@@ -96,13 +112,21 @@ class Settings:
 
 _ANNOTATIONS = "annotations"
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "federation": ("server", "api_key", "timeout_s"),
+    "federation": (
+        *("server", "api_key", "timeout_s", "ca_bundle", "proxy", "retries", "retry_s"),
+        *("chunk_mib", "cache_models", "cache_gib"),
+    ),
     "operator": ("max_norm_ratio", "dice_margin"),
     "trust": ("run_model_code",),
     _ANNOTATIONS: tuple(item.name for item in fields(AnnotationSettings)),
 }
 _NUMBERS = {
     "timeout_s": (0.1, 3600.0),
+    "retries": (0, 20),
+    "retry_s": (0.0, 86400.0),
+    "chunk_mib": (1, 1024),
+    "cache_models": (0, 1000),
+    "cache_gib": (0.0, 1e4),
     "max_norm_ratio": (1e-3, 100.0),
     "dice_margin": (0.0, 1.0),
     "keep_cases": (1, 1e6),
@@ -110,6 +134,7 @@ _NUMBERS = {
     "keep_gib": (0.1, 1e5),
 }
 _CHOICES = {"empty_slices": ("auto", "background", "unknown"), "missing_labels": ("refuse", "absent")}
+_WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models")
 _LISTS = ("folders", "ignore", "run_model_code")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -117,6 +142,19 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def configuration_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """The folder of settings and keys; nothing is created."""
     return Path(environment.get("DAFNE_DANTE_CONFIG") or platformdirs.user_config_dir("dafne-dante"))
+
+
+def is_proxy_address(value: str) -> bool:
+    """Whether the text is a `proxy` setting: "", "none", or http(s)://[user:password@]host[:port] and no more."""
+    if value in ("", "none"):
+        return True
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        return False
+    more = parts.path.strip("/") or parts.query or parts.fragment
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not more and value.isprintable()
 
 
 def load_settings(folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -200,6 +238,8 @@ def _fault(name: str, value: Any) -> str:  # noqa: PLR0911 (one line a kind of s
         low, high = _NUMBERS[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             return f"{name} must be a number from {low:g} to {high:g}"
+        if name in _WHOLE and value != int(value):
+            return f"{name} must be a whole number from {low:g} to {high:g}"
     elif name in _LISTS:
         if not _is_list_of_texts(value):
             return f"{name} must be a list of texts in quotes"
@@ -215,6 +255,8 @@ def _fault(name: str, value: Any) -> str:  # noqa: PLR0911 (one line a kind of s
         return f"{name} must be a text in quotes"
     elif name == "server" and value and not _is_acceptable_url(value):
         return "server must be an https:// address (plain http:// only on this machine)"
+    elif name == "proxy" and not is_proxy_address(value):
+        return 'proxy must be "", "none" or an address such as http://proxy.example:8080'
     return ""
 
 
@@ -225,10 +267,10 @@ def _is_list_of_texts(value: Any) -> bool:
 def _typed(name: str, value: Any) -> Any:
     """A value without faults, as its attribute has it; `~` stands for the home folder."""
     if name in _NUMBERS:
-        return int(value) if name == "keep_cases" else float(value)
+        return int(value) if name in _WHOLE else float(value)
     if name == "folders":
         return tuple(Path(text).expanduser() for text in value)
-    if name == "store":
+    if name in ("store", "ca_bundle"):
         return Path(value).expanduser() if value else None
     if name == "labels":
         return {label: tuple(names) for label, names in value.items()}

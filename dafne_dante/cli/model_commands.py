@@ -1,4 +1,4 @@
-"""Commands around models and cases: improve, predict, evaluate, inspect, apply."""
+"""Commands around models and cases: improve, predict, evaluate, inspect, apply, relabel."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +10,11 @@ from dafne_dante.cli.output import epoch_bar, errors_console, in_words, print_ob
 from dafne_dante.config import load_settings
 
 if TYPE_CHECKING:
+    from dafne_dante.adaptation.low_rank import Form
     from dafne_dante.annotations.collect import Collection
     from dafne_dante.federation.client import FederationClient
 
-__all__ = ["apply", "evaluate", "improve", "inspect", "predict"]
+__all__ = ["apply", "evaluate", "improve", "inspect", "predict", "relabel"]
 
 
 def improve(
@@ -22,7 +23,18 @@ def improve(
     base: Annotated[Path | None, typer.Option(help="The global model as a file.")] = None,
     server: Annotated[str | None, typer.Option(help="Base URL of the federation server.")] = None,
     model_type: Annotated[str, typer.Option("--type", help="The model's type on the server.")] = "",
-    method: Annotated[str, typer.Option(help="lora, gradual-unfreezing or full.")] = "lora",
+    method: Annotated[
+        str, typer.Option(help="lora or gradual-unfreezing; for comparison full, head, norm or scratch.")
+    ] = "lora",
+    rank: Annotated[int, typer.Option(min=1, help="Of LoRA, at most.")] = 8,
+    form: Annotated[str, typer.Option(help="Of LoRA: lora-shared, or lora-channel as in the paper.")] = "lora-shared",
+    schedule: Annotated[
+        str, typer.Option(help="Of gradual unfreezing: phased, paper, or probe (begins where the loss asks most).")
+    ] = "phased",
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(help="Labelled studies of the model's own domain: what was forgotten there is told; repeatable."),
+    ] = None,
     epochs: Epochs = None,
     seed: Seed = 0,
     upload: Annotated[bool, typer.Option("--upload", help="Send the delta when the gate passes.")] = False,
@@ -34,18 +46,29 @@ def improve(
     as_json: Json = False,
 ) -> None:
     """Improve a global model from a site's own cases: improved.model, update.delta, history.csv, summary.json."""
+    from dafne_dante.adaptation.gradual import SCHEDULE_NAMES
+    from dafne_dante.adaptation.lora import CONVOLUTION_FORMS
     from dafne_dante.adaptation.method import METHOD_NAMES
     from dafne_dante.plugin.collecting import CaseRequest, account
     from dafne_dante.plugin.improve import ImprovementRequest, Progress
     from dafne_dante.plugin.improve import improve as run
 
     _check_source(base, server, model_type, upload)
-    if method not in METHOD_NAMES:
-        raise typer.BadParameter(f"expected one of {', '.join(METHOD_NAMES)}, found {method}", param_hint="--method")
+    for value, allowed, option in (
+        (method, METHOD_NAMES, "--method"),
+        (form, CONVOLUTION_FORMS, "--form"),
+        (schedule, SCHEDULE_NAMES, "--schedule"),
+    ):
+        if value not in allowed:
+            raise typer.BadParameter(f"expected one of {', '.join(allowed)}, found {value}", param_hint=option)
     settings = load_settings()
     client = _client(server) if server else None
     cases = CaseRequest(tuple(data or ()), series, skip_faulty)
-    request = ImprovementRequest(cases, out, base, model_type, method, epochs, seed, upload, resume)
+    chosen: Form = "lora-channel" if form == "lora-channel" else "lora-shared"
+    request = ImprovementRequest(
+        cases, out, base, model_type, method, epochs, seed, upload, resume, rank, chosen, schedule,
+        tuple(reference or ()),
+    )  # fmt: skip
     collected: list[Collection] = []
 
     def take(collection: "Collection") -> None:
@@ -161,6 +184,28 @@ def apply(
         {"model_id": str(model.model_id), "update_id": manifest.update_id, "method": manifest.method},
         as_json=as_json,
         text=lambda: f"{out.name}: {base.name} with {delta.name} ({manifest.method})",
+    )
+
+
+def relabel(
+    model: Annotated[Path, typer.Option(help="A .model file.")],
+    label: Annotated[list[str], typer.Option(help="A label of the new model; once for each, in order.")],
+    out: Annotated[Path, typer.Option(help="The new .model file.")],
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """The same network for other labels, a family of its own: what it knows of labels that stay, stays."""
+    from dafne_dante.models.file import read_model, write_model
+    from dafne_dante.models.relabel import relabelled
+
+    old = read_model(model)
+    new = relabelled(old, label, seed=seed)
+    write_model(new, out)
+    kept = [name for name in label if name in old.plan.labels]
+    print_object(
+        {"model_id": str(new.model_id), "labels": list(new.plan.labels), "kept": kept},
+        as_json=as_json,
+        text=lambda: f"{out.name}: {', '.join(label)}; known before: {', '.join(kept) or 'none'}",
     )
 
 

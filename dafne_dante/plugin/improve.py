@@ -18,36 +18,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
-
-from dafne_dante.adaptation.lora import plain_weights
+from dafne_dante.adaptation.gradual import gradual_unfreezing_by
+from dafne_dante.adaptation.low_rank import Form
 from dafne_dante.adaptation.method import method_named
 from dafne_dante.adaptation.protocol import Method
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.collect import Collection
-from dafne_dante.annotations.holdout import hold_out
 from dafne_dante.config import Settings
-from dafne_dante.delta.difference import WeightUpdate, take_difference
-from dafne_dante.delta.encode import DeltaFacts, encode_delta, updates_as_sent
+from dafne_dante.delta.encode import DeltaFacts, encode_delta
 from dafne_dante.delta.signing import ensure_signing_key
 from dafne_dante.durable import write_atomically
 from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError, TransportError
 from dafne_dante.federation.client import FederationClient
-from dafne_dante.models.build import build_network, canonical_weights
+from dafne_dante.models.build import build_network
 from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
-from dafne_dante.plugin.apply import updated_model
 from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
 from dafne_dante.plugin.collecting import CaseRequest, collect_cases
+from dafne_dante.plugin.division import Division, divide, measure_folds
 from dafne_dante.plugin.gate import GateDecision, decide_gate
 from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
+from dafne_dante.plugin.tuning import Tuned, Tuning, tune
 from dafne_dante.training.defaults import recipe_for_adaptation
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device, remembered_numerics
 from dafne_dante.training.history import EpochRecord, write_history
-from dafne_dante.training.loop import FitResult, fit
-from dafne_dante.training.prepared import prepare_cases
 
 __all__ = ["ImprovementRequest", "Progress", "improve"]
 
@@ -68,6 +64,9 @@ class ImprovementRequest:
         epochs: None for the default.
         upload: send the delta when the gate passes.
         resume: go on from the checkpoint in `out`, if there is one; else it is removed.
+        rank, form: of LoRA.
+        schedule: of gradual unfreezing, one of SCHEDULE_NAMES.
+        reference: labelled studies of the global model's own domain, on which it is told what was forgotten.
     """
 
     data: CaseRequest
@@ -79,6 +78,10 @@ class ImprovementRequest:
     seed: int = 0
     upload: bool = False
     resume: bool = False
+    rank: int = 8
+    form: Form = "lora-shared"
+    schedule: str = "phased"
+    reference: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,30 +94,23 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class _Cases:
-    training: Sequence[Case]
-    held_out: Sequence[Case]
-
-
-@dataclass(frozen=True, eq=False)
 class _Start:
-    """What training begins with: the base, its network, the cases, and Dice on the held-out ones."""
+    """What training begins with: the base, the cases, and Dice on the held-out ones; references and their Dice."""
 
     base: BaseModel
-    network: nn.Module
-    cases: _Cases
+    division: Division
     before: Mapping[str, float | None]
+    references: Sequence[Case]
+    reference_before: Mapping[str, float | None] | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """What training came to: the epochs, what moved, the model as a reader of the delta gets it, and its Dice."""
+    """What training came to, whether it may leave the site, and Dice on the references afterwards."""
 
-    result: FitResult
-    updates: tuple[WeightUpdate, ...]
-    improved: GlobalModel
-    after: Mapping[str, float | None]
+    tuned: Tuned
     decision: GateDecision
+    reference_after: Mapping[str, float | None] | None
 
 
 def improve(
@@ -132,7 +128,8 @@ def improve(
         DanteError: any other; no result was written then. The branch says who must act.
     """
     progress, begin = progress or Progress(), time.perf_counter()
-    method = method_named(request.method)
+    make_method = _method_maker(request)
+    make_method()  # a choice that cannot be is told before anything is read
     if request.upload and client is None:
         raise SettingsError("expected a federation server to upload to, found none; name it with --server")
     with results_folder(request.out) as folder:
@@ -141,18 +138,19 @@ def improve(
         signing_key = ensure_signing_key(settings.folder)
         if not request.resume:
             _remove_checkpoint(request)
-        outcome = _fine_tune(start, method, request, settings, progress)
+        outcome = _fine_tune(start, make_method, request, settings, progress)
         progress.stage(outcome.decision.reason)
-        content = encode_delta(outcome.updates, _facts(start, method, outcome), signing_key)
-        summary = _summarise(start, method, outcome, len(content), time.perf_counter() - begin)
-        write_model(outcome.improved, folder / "improved.model")
+        tuned = outcome.tuned
+        content = encode_delta(tuned.updates, _facts(start, request.method, tuned), signing_key)
+        summary = _summarise(start, request.method, outcome, len(content), time.perf_counter() - begin)
+        write_model(tuned.improved, folder / "improved.model")
         write_atomically(folder / "update.delta", content)
-        write_history(folder / "history.csv", outcome.result.history, start.base.model.plan.labels)
+        write_history(folder / "history.csv", tuned.result.history, start.base.model.plan.labels)
         write_summary(folder / "summary.json", summary)
     _remove_checkpoint(request)
     if client is None or not request.upload or not outcome.decision.passed:
         return summary
-    _upload(request, start.base, client, outcome.after["mean"] or 0.0)
+    _upload(request, start.base, client, outcome.tuned.after["mean"] or 0.0)
     progress.stage(f"sent {len(content)} bytes")
     summary = replace(summary, uploaded=True, seconds=round(time.perf_counter() - begin, 3))
     write_summary(request.out / "summary.json", summary)
@@ -173,10 +171,25 @@ def _prepare(
         request.data, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage
     )
     progress.collected(collection)
-    training, held_out = hold_out(collection.cases, seed=request.seed)
-    progress.stage(f"{len(training)} cases to learn from, {len(held_out)} held out")
+    division = divide(collection.cases, seed=request.seed)
+    progress.stage(division.words)
     network = build_network(plan, base.model.weights).to(choose_device())
-    return _Start(base, network, _Cases(training, held_out), evaluate_cases(network, plan, held_out))
+    before = measure_folds([network] * len(division.folds), plan, division)
+    references = _references(request, settings, base.model, progress)
+    reference_before = evaluate_cases(network, plan, references) if references else None
+    return _Start(base, division, before, references, reference_before)
+
+
+def _references(
+    request: ImprovementRequest, settings: Settings, model: GlobalModel, progress: Progress
+) -> Sequence[Case]:
+    """Cases of the global model's own domain, which are never learned from."""
+    if not request.reference:
+        return ()
+    wanted = CaseRequest(request.reference, skip_faulty=request.data.skip_faulty)
+    plan = model.plan
+    found = collect_cases(wanted, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage)
+    return found.cases
 
 
 def _obtain_base(
@@ -190,46 +203,58 @@ def _obtain_base(
     return base_from_server(client, request.model_type, folder / "base.model")
 
 
+def _method_maker(request: ImprovementRequest) -> Callable[[], Method]:
+    """What makes the method that was asked for, anew for each training."""
+    if request.method == "gradual-unfreezing":
+        return lambda: gradual_unfreezing_by(request.schedule)
+    if request.method == "lora":
+        return lambda: method_named("lora", rank=request.rank, form=request.form)
+    return lambda: method_named(request.method)
+
+
 def _fine_tune(
-    start: _Start, method: Method, request: ImprovementRequest, settings: Settings, progress: Progress
+    start: _Start,
+    make_method: Callable[[], Method],
+    request: ImprovementRequest,
+    settings: Settings,
+    progress: Progress,
 ) -> _Outcome:
-    """Train in place, take what moved, and measure it as it would be sent."""
-    base, plan = start.base.model, start.base.model.plan
-    result = _train(start, method, request, settings, progress)
-    updates = _take_updates(start.network, base, method)
-    improved = updated_model(base, updates_as_sent(updates), timestamp=int(time.time()))
-    network = build_network(plan, improved.weights).to(choose_device())
-    after = evaluate_cases(network, plan, start.cases.held_out)
-    return _Outcome(result, updates, improved, after, decide_gate(start.before, after, margin=settings.dice_margin))
-
-
-def _train(
-    start: _Start, method: Method, request: ImprovementRequest, settings: Settings, progress: Progress
-) -> FitResult:
-    """The network keeps its low-rank factors, so that they can be taken."""
+    """Train, choose how much of it to keep, and judge it as it would be sent."""
     zero_shot = start.before["mean"]
     if zero_shot is None:
         raise NotEnoughCasesError("expected held-out cases that show a label, found none; annotate more cases")
-    plan = start.base.model.plan
-    training, held_out = prepare_cases(start.cases.training, plan), prepare_cases(start.cases.held_out, plan)
+    model = start.base.model
+    network = build_network(model.plan, model.weights).to(choose_device())
     recipe = recipe_for_adaptation(
-        method.name,
+        request.method,
         zero_shot,
         epochs=request.epochs,
         seed=request.seed,
-        numerics=remembered_numerics(start.network, plan, _BATCH_SIZE, settings.folder),
+        numerics=remembered_numerics(network, model.plan, _BATCH_SIZE, settings.folder),
     )
-    return fit(
-        start.network,
-        plan,
-        method,
-        training,
-        held_out,
-        recipe=replace(recipe, batch_size=_BATCH_SIZE),
-        on_epoch=lambda record: progress.epoch(record, recipe.epochs),
-        on_stage=progress.stage,
-        checkpoint=request.out / _CHECKPOINT,
+    tuning = Tuning(
+        model,
+        make_method,
+        replace(recipe, batch_size=_BATCH_SIZE),
+        request.out / _CHECKPOINT,
+        progress.epoch,
+        progress.stage,
     )
+    tuned = tune(tuning, start.division)
+    return _Outcome(tuned, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))
+
+
+def _decide(start: _Start, tuned: Tuned, settings: Settings) -> GateDecision:
+    if tuned.step == 0:
+        return GateDecision(False, "no step of the update does better on the held-out cases: the global model stays")
+    return decide_gate(start.before, tuned.after, margin=settings.dice_margin)
+
+
+def _reference_dice(start: _Start, improved: GlobalModel) -> Mapping[str, float | None] | None:
+    if not start.references:
+        return None
+    network = build_network(improved.plan, improved.weights).to(choose_device())
+    return evaluate_cases(network, improved.plan, start.references)
 
 
 def _remove_checkpoint(request: ImprovementRequest) -> None:
@@ -239,44 +264,41 @@ def _remove_checkpoint(request: ImprovementRequest) -> None:
         raise StorageError(f"cannot remove {_CHECKPOINT}: {error.strerror or type(error).__name__}") from error
 
 
-def _take_updates(network: nn.Module, base: GlobalModel, method: Method) -> tuple[WeightUpdate, ...]:
-    """What moved, every tensor once."""
-    tuned = canonical_weights(base.plan, plain_weights(network))
-    return take_difference(canonical_weights(base.plan, base.weights), tuned, method.factors(network))
-
-
-def _facts(start: _Start, method: Method, outcome: _Outcome) -> DeltaFacts:
+def _facts(start: _Start, method: str, tuned: Tuned) -> DeltaFacts:
     base = start.base
     return DeltaFacts(
         model_type=base.model_type,
         model_id=base.model.model_id,
         base_timestamp=base.version,
         base_sha256=digest_weights(base.model.weights),
-        method=method.name,
-        cases=len(start.cases.training),
+        method=method,
+        cases=start.division.learned_from,
         labels=base.model.plan.labels,
         dice_before=start.before,
-        dice_after=outcome.after,
+        dice_after=tuned.after,
     )
 
 
-def _summarise(
-    start: _Start, method: Method, outcome: _Outcome, delta_bytes: int, seconds: float
-) -> ImprovementSummary:
+def _summarise(start: _Start, method: str, outcome: _Outcome, delta_bytes: int, seconds: float) -> ImprovementSummary:
+    tuned, division = outcome.tuned, start.division
     return ImprovementSummary(
         dice_before=start.before,
-        dice_after=outcome.after,
+        dice_after=tuned.after,
         delta_bytes=delta_bytes,
         model_bytes=start.base.file_bytes,
-        method=method.name,
-        epochs=len(outcome.result.history),
-        best_epoch=outcome.result.best_epoch,
+        method=method,
+        epochs=len(tuned.result.history),
+        best_epoch=tuned.result.best_epoch,
+        step=tuned.step,
         seconds=round(seconds, 3),
         gate="passed" if outcome.decision.passed else "failed",
         gate_reason=outcome.decision.reason,
-        cases=len(start.cases.training) + len(start.cases.held_out),
-        held_out=len(start.cases.held_out),
+        cases=len(division.cases),
+        held_out=division.held_out,
+        cross_fit=division.is_cross_fit,
         uploaded=False,
+        reference_before=start.reference_before,
+        reference_after=outcome.reference_after,
     )
 
 

@@ -20,9 +20,12 @@ class ImprovementSummary:
             after is measured on the base plus the delta as it would be sent.
         delta_bytes, model_bytes: sizes of the delta file and of the base model file.
         epochs: epochs run; best_epoch is the one whose weights were kept.
+        step: how much of the update was kept, 0 to 1; 0 when the global model stays.
         seconds: wall time of the whole run.
         gate: "passed" or "failed"; gate_reason says why in one sentence.
-        cases: labelled cases found; held_out of them were not learned from.
+        cases: labelled cases found; held_out of them were not learned from, or, where cross_fit, each was held out
+            from one of several trainings and all were learned from in the last.
+        reference_before, reference_after: Dice on cases of the global model's own domain; None where none were given.
         uploaded: True when the server has the delta.
     """
 
@@ -33,12 +36,16 @@ class ImprovementSummary:
     method: str
     epochs: int
     best_epoch: int
+    step: float
     seconds: float
     gate: str
     gate_reason: str
     cases: int
     held_out: int
+    cross_fit: bool
     uploaded: bool
+    reference_before: Mapping[str, float | None] | None = None
+    reference_after: Mapping[str, float | None] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain Python values."""

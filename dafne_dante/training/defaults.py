@@ -11,7 +11,14 @@ from dafne_dante.training.recipe import Recipe
 __all__ = ["recipe_for_adaptation", "recipe_from_scratch"]
 
 _GOOD_START = 0.5
-_RATES = {"lora": (1e-3, 3e-3), "gradual-unfreezing": (1e-3, 2e-3), "full": (5e-4, 1e-3)}
+_RATES = {
+    "full": (5e-4, 1e-3),
+    "gradual-unfreezing": (1e-3, 2e-3),
+    "head": (3e-3, 5e-3),
+    "lora": (1e-3, 3e-3),
+    "norm": (3e-3, 5e-3),
+    "scratch": (2e-3, 2e-3),
+}
 _ADAPTATION_EPOCHS = 15
 _SCRATCH_EPOCHS = 40
 

@@ -3,8 +3,10 @@
 Terms: an epoch is a fixed number of steps; the method says before each epoch what may move; after it windows of the
 held-out cases are predicted, and the weights of the best epoch (highest mean Dice, then lowest loss) are what remains.
 
+Several processes share the batches (see `processes`): each draws what one would draw, and trains on its part of it.
+
 Invariants: one seed gives one series of patches, changes and weights on a CPU, with or without an interruption that a
-checkpoint bridges; the loss is finite or training stops with a TrainingError; no step waits for a GPU, the loss stays
+checkpoint bridges; several processes have the same weights after each step, and of the whole batch the loss; the loss is finite or training stops with a TrainingError; no step waits for a GPU, the loss stays
 on it until the epoch ends; the network that comes back is the one that was handed in, with the best weights, unfolded
 (the method's `finish` folds).
 """
@@ -26,12 +28,14 @@ from dafne_dante.training.ahead import draw_ahead
 from dafne_dante.training.augmentation import apply_changes, draw_changes
 from dafne_dante.training.averaging import AveragedWeights, named_tensors, put_tensors
 from dafne_dante.training.checkpoint import identify_training, read_checkpoint, write_checkpoint
-from dafne_dante.training.deep_supervision import AuxiliaryHeads, supervised_loss
+from dafne_dante.training.deep_supervision import AuxiliaryHeads, SupervisedNetwork, supervised_loss
 from dafne_dante.training.hardware import as_channels_last, set_memory_format
 from dafne_dante.training.held_out import HeldOutWindows
 from dafne_dante.training.history import EpochRecord
+from dafne_dante.training.losses import BatchShare
 from dafne_dante.training.mirroring import mirror_axes
 from dafne_dante.training.prepared import PreparedCase
+from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.recipe import Recipe, rate_factor
 from dafne_dante.training.run import Best, Run, optimizer_groups, release, restore, take_snapshot
 from dafne_dante.training.sampling import Batch, PatchSampler
@@ -65,42 +69,48 @@ def fit(
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     on_stage: Callable[[str], None] = lambda words: None,
     checkpoint: Path | None = None,
+    processes: Processes = ALONE,
 ) -> FitResult:
     """Train `network` in place by `method` and leave it with the weights of its best epoch.
 
     Args:
         on_stage: is told what moves, in words, at the beginning and whenever that changes.
         checkpoint: a file that is written after every epoch; where it exists, training goes on from it. It stays when
-            training is done; who named it removes it.
+            training is done; who named it removes it. The first process writes it, all read it.
+        processes: those that share this training, with the same arguments.
 
     Raises:
         NotEnoughCasesError: no annotated slice to learn from.
-        TrainingError: the loss is not finite, or the checkpoint is damaged or of another training.
+        TrainingError: the loss is not finite, or the checkpoint is damaged or of another training; a process
+            is gone, or there is no patch for each.
         StorageError: the checkpoint cannot be read or written.
     """
     torch.manual_seed(recipe.seed)
     identity = ""
     if checkpoint is not None:
-        identity = identify_training((plan, method, recipe), training, held_out, named_tensors(network))
-    run = _begin(network, plan, method, training, recipe)
-    if checkpoint is not None and checkpoint.exists():
+        identity = processes.from_first(
+            lambda: identify_training((plan, method, recipe), training, held_out, named_tensors(network))
+        )
+    run = _begin(network, plan, method, training, recipe, processes)
+    if checkpoint is not None and processes.from_first(checkpoint.exists):
         restore(run, method, recipe, read_checkpoint(checkpoint, identity, max_bytes=_checkpoint_bytes(network)))
     windows = HeldOutWindows(held_out, plan, most_voxels=_voxels_to_measure(plan, recipe))
     begin = time.perf_counter() - run.seconds
     try:
         first = len(run.history) + 1
-        for epoch in range(first, recipe.epochs + 1):
+        for epoch in range(first, (recipe.last_epoch or recipe.epochs) + 1):
             if 0 < recipe.patience <= run.waited:
                 break
             if release(run, method, recipe, epoch) or epoch == first:
                 on_stage(method.describe(network))
+                run.outputs = processes.spread(SupervisedNetwork(network, run.heads))
             started = time.perf_counter()
             loss = _train_epoch(run, plan, recipe, epoch)
             seconds = time.perf_counter() - started
             record = _assess(run, windows, recipe, epoch, train_loss=loss, train_seconds=seconds)
             run.seconds = time.perf_counter() - begin
             run.history.append(EpochRecord(**{**vars(record), "seconds": run.seconds}))
-            if checkpoint is not None:
+            if checkpoint is not None and processes.is_first:
                 write_checkpoint(checkpoint, take_snapshot(run), identity)
             on_epoch(run.history[-1])
     finally:
@@ -114,7 +124,12 @@ def fit(
 
 
 def _begin(
-    network: nn.Module, plan: ModelPlan, method: Method, training: Sequence[PreparedCase], recipe: Recipe
+    network: nn.Module,
+    plan: ModelPlan,
+    method: Method,
+    training: Sequence[PreparedCase],
+    recipe: Recipe,
+    processes: Processes,
 ) -> Run:
     """The run before its first epoch."""
     device = next(network.parameters()).device
@@ -130,6 +145,7 @@ def _begin(
     pulled = [parameter for group in groups if group["pull_to_start"] for parameter in group["params"]]
     return Run(
         network=network,
+        outputs=SupervisedNetwork(network, heads),
         optimizer=torch.optim.AdamW(groups, lr=recipe.learning_rate),
         start={parameter: parameter.detach().clone() for parameter in pulled},
         sampler=sampler,
@@ -137,6 +153,7 @@ def _begin(
         average=AveragedWeights(network, recipe.average_decay) if recipe.average_decay else None,
         heads=heads,
         mirror_axes=mirror_axes(plan, training),
+        processes=processes,
     )
 
 
@@ -164,14 +181,16 @@ def _train_epoch(run: Run, plan: ModelPlan, recipe: Recipe, epoch: int) -> float
     device = next(run.network.parameters()).device
     total = torch.zeros((), device=device)
     moving = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-    batches = draw_ahead(lambda: run.sampler.draw(recipe.batch_size), recipe.steps_per_epoch, device)
+    size, part = recipe.batch_size, run.processes.part(recipe.batch_size)
+    batches = draw_ahead(lambda: run.sampler.draw(size, part), recipe.steps_per_epoch, device)
     for step, batch in enumerate(batches, start=(epoch - 1) * recipe.steps_per_epoch + 1):
         for group in run.optimizer.param_groups:
             factor = rate_factor(step, recipe, steps_before=group["steps_before"])
             group["lr"] = recipe.learning_rate * group["learning_rate_scale"] * factor
-        draw = draw_changes(len(batch.image), plan, recipe.augmentation, run.generator, mirror_axes=run.mirror_axes)
-        total += _step(run, apply_changes(batch, draw), recipe, moving)
-    mean = float(total) / recipe.steps_per_epoch
+        draw = draw_changes(size, plan, recipe.augmentation, run.generator, mirror_axes=run.mirror_axes)
+        total += _step(run, apply_changes(batch, draw.part(part.start, part.stop)), recipe, moving)
+    totals = run.processes.gather(float(total))
+    mean = sum(totals) / len(totals) / recipe.steps_per_epoch
     if not math.isfinite(mean):
         raise TrainingError("expected a finite loss, found NaN or infinity; lower the learning rate or check images")
     return mean
@@ -179,13 +198,12 @@ def _train_epoch(run: Run, plan: ModelPlan, recipe: Recipe, epoch: int) -> float
 
 def _step(run: Run, batch: Batch, recipe: Recipe, moving: list[nn.Parameter]) -> Tensor:
     image = as_channels_last(batch.image) if recipe.numerics.channels_last else batch.image
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=recipe.numerics.bfloat16):
-        outputs = [run.network(image)]
-        if run.heads is not None:
-            outputs += run.heads.outputs()
-    loss = supervised_loss(outputs, batch.target, batch.known)
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    with run.processes.speaking():
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=recipe.numerics.bfloat16):
+            outputs = run.outputs(image)
+        loss = supervised_loss(outputs, batch.target, batch.known, _share(run.processes, len(image), recipe))
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(moving, recipe.clip_norm)
     run.optimizer.step()
     if run.start:
@@ -193,6 +211,13 @@ def _step(run: Run, batch: Batch, recipe: Recipe, moving: list[nn.Parameter]) ->
     if run.average is not None:
         run.average.update()
     return loss.detach()
+
+
+def _share(processes: Processes, samples: int, recipe: Recipe) -> BatchShare | None:
+    """What the loss of a part must know so that averaged gradients are those of the whole batch's loss."""
+    if processes.count == 1:
+        return None
+    return BatchShare(processes.count, samples * processes.count / recipe.batch_size, processes.add)
 
 
 @torch.no_grad()
@@ -213,10 +238,10 @@ def _assess(
     candidates = [nullcontext()] + ([run.average.in_network()] if run.average else [])
     for weights in candidates:
         with weights:
-            val_loss, dice = held_out.measure(run.network)
+            val_loss, dice = held_out.measure(run.network, run.processes)
             record = EpochRecord(epoch, 0.0, train_loss, val_loss, dice, moving, rate, train_seconds)
             rows.append((record.score, record))
-            if run.best is None or rows[-1][0] > run.best.score:
+            if run.best is None or recipe.last_epoch or rows[-1][0] > run.best.score:
                 copies = {name: tensor.clone() for name, tensor in named_tensors(run.network).items()}
                 run.best = Best(epoch, rows[-1][0], copies)
     return max(rows, key=lambda row: row[0])[1]

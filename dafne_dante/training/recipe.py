@@ -25,6 +25,8 @@ class Recipe:
         augmentation: how strongly each part of `augmentation` changes the batches.
         average_decay: of a running mean of the weights, which is measured beside them and kept where it does better;
             0 for none.
+        last_epoch: the epoch that training ends with, and whose weights remain, whatever the schedule was made for; 0
+            for all epochs and the best of them.
         patience: epochs without a better one after which training stops; 0 for never.
         deep_supervision: whether a DynUNet also learns from outputs at half and quarter resolution.
 
@@ -43,6 +45,7 @@ class Recipe:
     augmentation: Strengths = field(default_factory=Strengths)
     average_decay: float = 0.0
     patience: int = 0
+    last_epoch: int = 0
     deep_supervision: bool = False
     seed: int = 0
     numerics: Numerics = field(default_factory=Numerics)
@@ -55,6 +58,8 @@ class Recipe:
             )
         if not 0 <= self.average_decay < 1:
             raise TrainingError(f"expected a decay of the average from 0 to below 1, found {self.average_decay:g}")
+        if not 0 <= self.last_epoch <= self.epochs:
+            raise TrainingError(f"expected a last epoch from 0 to {self.epochs}, found {self.last_epoch}")
         if self.schedule not in ("cosine", "poly"):
             raise TrainingError(f"expected the schedule cosine or poly, found {self.schedule}")
 

@@ -1,0 +1,207 @@
+"""From a base model and a division of a site's cases to the update that is worth sending.
+
+Terms: the *step* is how much of what training moved is kept: 1 for all of it, 0 for nothing, so that the global model
+stays (WiSE-FT, arXiv 2109.01903, as a search on held-out cases).
+
+Invariants
+- The step is the one of 0, 1/4, 1/2, 3/4 and 1 that does best on held-out cases, the longer one where two do equally;
+  so an improvement is never a loss there.
+- With several folds each is trained and measured by itself. They decide how many epochs and which step; a last
+  training then learns from all cases, for so many epochs of the same schedule.
+- What is measured is the base plus the update as it would be sent.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from dafne_dante.adaptation.lora import plain_weights
+from dafne_dante.adaptation.low_rank import LowRank
+from dafne_dante.adaptation.protocol import Method
+from dafne_dante.annotations.case import Case
+from dafne_dante.delta.difference import WeightUpdate, take_difference
+from dafne_dante.delta.encode import updates_as_sent
+from dafne_dante.models.build import build_network, canonical_weights
+from dafne_dante.models.global_model import GlobalModel
+from dafne_dante.plugin.apply import updated_model
+from dafne_dante.plugin.division import Division, measure_folds
+from dafne_dante.training.hardware import choose_device
+from dafne_dante.training.held_out import HeldOutWindows
+from dafne_dante.training.history import EpochRecord
+from dafne_dante.training.loop import FitResult, fit
+from dafne_dante.training.prepared import prepare_cases
+from dafne_dante.training.recipe import Recipe
+
+__all__ = ["Tuned", "Tuning", "tune"]
+
+_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_WINDOWS_TO_CHOOSE_BY = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """What to tune and how.
+
+    Attributes:
+        method: makes a new method, one for each training.
+        checkpoint: of the last training; None for none.
+        on_epoch: is told every finished epoch, counted over all trainings, and how many there will be.
+        on_stage: is told in words what is done.
+    """
+
+    base: GlobalModel
+    method: Callable[[], Method]
+    recipe: Recipe
+    checkpoint: Path | None = None
+    on_epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None
+    on_stage: Callable[[str], None] = lambda words: None
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What tuning came to: the epochs, the step, what moved, the model as a reader of the delta gets it, its Dice."""
+
+    result: FitResult
+    step: float
+    updates: tuple[WeightUpdate, ...]
+    improved: GlobalModel
+    after: Mapping[str, float | None]
+
+
+def tune(tuning: Tuning, division: Division) -> Tuned:
+    """Tune the base on the cases; errors are those of `loop.fit`."""
+    return _cross_fitted(tuning, division) if division.is_cross_fit else _held_out(tuning, division)
+
+
+def _held_out(tuning: Tuning, division: Division) -> Tuned:
+    (fold,) = division.folds
+    result, updates = _train(tuning, fold.training, fold.held_out, checkpoint=tuning.checkpoint)
+    step = _best_step([_scores_by_step(tuning.base, updates, fold.held_out)])
+    return _tuned(tuning, division, result, updates, step=step, by_fold=[updates])
+
+
+def _cross_fitted(tuning: Tuning, division: Division) -> Tuned:
+    results: list[FitResult] = []
+    found: list[tuple[WeightUpdate, ...]] = []
+    scores: list[list[float]] = []
+    for number, fold in enumerate(division.folds, start=1):
+        tuning.on_stage(f"training {number} of {len(division.folds) + 1}")
+        result, updates = _train(tuning, fold.training, fold.held_out, before=results, of=len(division.folds) + 1)
+        results.append(result)
+        found.append(updates)
+        scores.append(_scores_by_step(tuning.base, updates, fold.held_out))
+    history = _mean_history([result.history for result in results])
+    best = max(history, key=lambda record: record.score).epoch
+    tuning.on_stage(f"training {len(division.folds) + 1}, on all cases, for {best} epochs")
+    last = replace(tuning, recipe=replace(tuning.recipe, last_epoch=best))
+    count = len(division.folds) + 1
+    _, updates = _train(last, division.cases, (), before=results, of=count, checkpoint=tuning.checkpoint)
+    result = FitResult(history, best)
+    return _tuned(tuning, division, result, updates, step=_best_step(scores), by_fold=found)
+
+
+def _tuned(
+    tuning: Tuning,
+    division: Division,
+    result: FitResult,
+    updates: Sequence[WeightUpdate],
+    *,
+    step: float,
+    by_fold: Sequence[Sequence[WeightUpdate]],
+) -> Tuned:
+    """Keep one step of everything, and measure it as it would be sent."""
+    base, sent = tuning.base, _scaled(updates, step)
+    networks = [_network(base, updates_as_sent(_scaled(one, step))) for one in by_fold]
+    after = measure_folds(networks, base.plan, division)
+    improved = updated_model(base, updates_as_sent(sent), timestamp=int(time.time()))
+    return Tuned(result, step, sent, improved, after)
+
+
+def _train(
+    tuning: Tuning,
+    training: Sequence[Case],
+    held_out: Sequence[Case],
+    *,
+    before: Sequence[FitResult] = (),
+    of: int = 1,
+    checkpoint: Path | None = None,
+) -> tuple[FitResult, tuple[WeightUpdate, ...]]:
+    """One training from the base; `before` are the trainings that went before it, `of` is how many there are."""
+    base, method = tuning.base, tuning.method()
+    network = build_network(base.plan, base.weights).to(choose_device())
+    done = sum(len(result.history) for result in before)
+
+    def tell(record: EpochRecord) -> None:
+        tuning.on_epoch(replace(record, epoch=done + record.epoch), of * tuning.recipe.epochs)
+
+    result = fit(
+        network,
+        base.plan,
+        method,
+        prepare_cases(training, base.plan),
+        prepare_cases(held_out, base.plan),
+        recipe=tuning.recipe,
+        on_epoch=tell,
+        on_stage=tuning.on_stage,
+        checkpoint=checkpoint,
+    )
+    tuned = canonical_weights(base.plan, plain_weights(network))
+    return result, take_difference(canonical_weights(base.plan, base.weights), tuned, method.factors(network))
+
+
+def _scores_by_step(base: GlobalModel, updates: Sequence[WeightUpdate], held_out: Sequence[Case]) -> list[float]:
+    """Mean Dice on windows of held-out cases after each of the steps; -1 where no label occurs."""
+    size = int(np.prod(base.plan.patch))
+    windows = HeldOutWindows(prepare_cases(held_out, base.plan), base.plan, most_voxels=_WINDOWS_TO_CHOOSE_BY * size)
+    scores = []
+    for step in _STEPS:
+        mean = windows.measure(_network(base, _scaled(updates, step)))[1]["mean"]
+        scores.append(-1.0 if mean is None else mean)
+    return scores
+
+
+def _best_step(scores: Sequence[Sequence[float]]) -> float:
+    """The step with the highest mean over the folds."""
+    means = np.mean(scores, axis=0)
+    return max(zip(means, _STEPS, strict=True))[1]
+
+
+def _scaled(updates: Sequence[WeightUpdate], step: float) -> tuple[WeightUpdate, ...]:
+    """The same updates, `step` times as long; none for a step of 0."""
+    if step in {0.0, 1.0}:
+        return tuple(updates) if step else ()
+    return tuple(
+        replace(update, value=replace(update.value, scale=update.value.scale * step))
+        if isinstance(update.value, LowRank)
+        else replace(update, value=update.value * step)
+        for update in updates
+    )
+
+
+def _network(base: GlobalModel, updates: Sequence[WeightUpdate]) -> nn.Module:
+    improved = updated_model(base, updates, timestamp=base.timestamp)
+    return build_network(base.plan, improved.weights).to(choose_device())
+
+
+def _mean_history(histories: Sequence[Sequence[EpochRecord]]) -> tuple[EpochRecord, ...]:
+    """Epoch by epoch the mean over the folds; seconds add up."""
+    return tuple(_mean_record(records) for records in zip(*histories, strict=True))
+
+
+def _mean_record(records: Sequence[EpochRecord]) -> EpochRecord:
+    losses = [record.val_loss for record in records if record.val_loss is not None]
+    dice = {
+        name: float(np.mean(found)) if (found := [one for r in records if (one := r.dice[name]) is not None]) else None
+        for name in records[0].dice
+    }
+    return replace(
+        records[0],
+        seconds=sum(record.seconds for record in records),
+        train_loss=float(np.mean([record.train_loss for record in records])),
+        val_loss=float(np.mean(losses)) if losses else None,
+        dice=dice,
+    )

@@ -28,6 +28,7 @@ for command in (
     model_commands.evaluate,
     model_commands.inspect,
     model_commands.apply,
+    model_commands.relabel,
     federation_commands.merge,
     federation_commands.publish,
     server_commands.serve,

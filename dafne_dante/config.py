@@ -56,6 +56,7 @@ class AnnotationSettings:
             writes is not).
         missing_labels: what a label means that a study has no name for: "refuse" the study, or it is "absent" there.
         keep_cases, keep_days, keep_gib: the store drops its oldest cases beyond these.
+        keep_prepared_gib: disk, beside that, for kept cases in the form that training needs; 0 for none.
     """
 
     folders: tuple[Path, ...] = ()
@@ -67,6 +68,7 @@ class AnnotationSettings:
     keep_cases: int = 1000
     keep_days: float = 3650.0
     keep_gib: float = 50.0
+    keep_prepared_gib: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ _NUMBERS = {
     "keep_cases": (1, 1e6),
     "keep_days": (1.0, 36500.0),
     "keep_gib": (0.1, 1e5),
+    "keep_prepared_gib": (0.0, 1e5),
 }
 _CHOICES = {"empty_slices": ("auto", "background", "unknown"), "missing_labels": ("refuse", "absent")}
 _WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models")

@@ -40,6 +40,7 @@ def test_what_is_said_of_annotations_comes_back(tmp_path):
         keep_cases=7,
         keep_days=30,
         keep_gib=1.5,
+        keep_prepared_gib=0.0,
     )
     settings = Settings(folder=tmp_path, annotations=annotations)
     write_settings(settings)

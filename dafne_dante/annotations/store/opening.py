@@ -33,7 +33,8 @@ def store_folder(settings: Settings) -> Path:
 def limits_of(settings: Settings) -> Limits:
     """How much the site wants to keep."""
     wanted = settings.annotations
-    return Limits(wanted.keep_cases, wanted.keep_days, int(wanted.keep_gib * (1 << 30)))
+    most, most_prepared = (int(gib * (1 << 30)) for gib in (wanted.keep_gib, wanted.keep_prepared_gib))
+    return Limits(wanted.keep_cases, wanted.keep_days, most, most_prepared)
 
 
 def store_exists(settings: Settings) -> bool:

@@ -25,11 +25,13 @@ class Limits:
         cases: how many.
         days: how old.
         max_bytes: how much on disk, together.
+        prepared_bytes: how much on disk, beside them, of cases that are prepared for training; 0 for none.
     """
 
     cases: int = 1000
     days: float = 3650.0
     max_bytes: int = 50 << 30
+    prepared_bytes: int = 20 << 30
 
     def __post_init__(self) -> None:
         if self.cases < 1 or not self.days > 0 or self.max_bytes < 1:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from dafne_dante.errors import StorageError
 
-__all__ = ["CHUNK_BYTES", "MAGIC", "seal", "seal_blob", "unseal", "unseal_blob"]
+__all__ = ["CHUNK_BYTES", "MAGIC", "seal", "seal_blob", "sealed_bytes", "unseal", "unseal_blob"]
 
 MAGIC = b"dd-case1"
 CHUNK_BYTES = 1 << 20
@@ -40,6 +40,11 @@ def seal(key: bytes, context: bytes, content: Iterable[bytes], write: Callable[[
             write(cipher.encrypt(_nonce(number, last=False), waiting, MAGIC + context))
         number, waiting = number + 1, chunk
     write(cipher.encrypt(_nonce(max(number, 1), last=True), waiting, MAGIC + context))
+
+
+def sealed_bytes(length: int) -> int:
+    """How long the sealed file of a content of `length` bytes is."""
+    return len(MAGIC) + _SALT_BYTES + length + _TAG_BYTES * max(1, -(-length // CHUNK_BYTES))
 
 
 def unseal(key: bytes, context: bytes, stream: IO[bytes], name: str) -> Iterator[bytes]:

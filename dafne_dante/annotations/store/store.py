@@ -23,6 +23,7 @@ from dafne_dante.annotations.store.files import CaseFiles, case_id_of, checked_c
 from dafne_dante.annotations.store.headers import HeaderSeal
 from dafne_dante.annotations.store.index import INDEX_FILE, Index, Row, Rows
 from dafne_dante.annotations.store.key import StoreKey
+from dafne_dante.annotations.store.prepared_files import PreparedFiles
 from dafne_dante.annotations.store.records import Added, Damage, Listing, Report, StoredCase
 from dafne_dante.annotations.store.retention import Limits, beyond_limits
 from dafne_dante.annotations.store.tidying import delete_doomed, strays, tidy
@@ -31,6 +32,7 @@ from dafne_dante.errors import StorageError, TrustError
 
 __all__ = ["CaseStore", "rebuild_index"]
 
+_PREPARED = "prepared"
 _OLD_INDEX = f"{INDEX_FILE}.damaged"
 
 
@@ -47,6 +49,7 @@ class CaseStore:
     ) -> None:
         self._files, self._index, self._seal = CaseFiles(_private(folder), key), Index(folder), HeaderSeal(key)
         self._limits, self._clock = limits or Limits(), clock
+        self._prepared = PreparedFiles(folder / _PREPARED, key, self.holds, self._limits.prepared_bytes)
         self._index.create()
         self._check_key(key.derive("key check"))
         # Busy or full: what is left over waits for the next opening, and is of no harm.
@@ -78,8 +81,18 @@ class CaseStore:
         finally:
             if written and not is_committed:
                 self._take_back(written)
-        self._sweep()
+        self._sweep(corrected=case.case_id)
         return Added(case.case_id, "replaced" if before else "new", dropped)
+
+    @property
+    def prepared(self) -> PreparedFiles:
+        """The cases of this store as networks see them; what leaves the store leaves these, too."""
+        return self._prepared
+
+    def holds(self, case_id: str) -> bool:
+        """Whether there is such a case, damaged or not."""
+        with self._index.reading() as rows:
+            return rows.get(case_id) is not None
 
     def listing(self) -> Listing:
         """Headers of all cases, and the damaged rows; no file is opened."""
@@ -170,10 +183,18 @@ class CaseStore:
             if written not in {row.file for row in rows.all()}:
                 self._files.delete(written)
 
-    def _sweep(self, *, wait_s: float | None = None) -> None:
-        """Delete doomed files; what cannot be deleted now, for example because it is open, waits for the next time."""
+    def _sweep(self, *, wait_s: float | None = None, corrected: str = "") -> None:
+        """Delete doomed files, and what was prepared of cases that are gone, or of the version before a correction.
+
+        What cannot be deleted now, for example because it is open, waits for the next time.
+        """
+        held: set[str] | None = None
         with suppress(StorageError), self._index.writing(wait_s=wait_s) as rows:
+            held = {row.case_id for row in rows.all()}
             delete_doomed(rows, self._files)
+        if held is not None:
+            with suppress(StorageError):
+                self._prepared.keep_only(held - {corrected})
 
 
 def rebuild_index(folder: Path, key: StoreKey, *, limits: Limits | None = None) -> CaseStore:

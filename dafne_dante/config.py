@@ -102,7 +102,7 @@ class Settings:
     ca_bundle: Path | None = None
     proxy: str = field(default="", repr=False)
     retries: int = 3
-    retry_s: float = 120.0
+    retry_s: float = 600.0
     chunk_mib: int = 50
     cache_models: int = 10
     cache_gib: float = 5.0
@@ -238,12 +238,8 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def _fault(name: str, value: Any) -> str:  # noqa: PLR0911 (one line a kind of setting)
     """What is wrong with one setting, in words; empty when nothing is. Never quotes the API key."""
     if name in _NUMBERS:
-        low, high = _NUMBERS[name]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            return f"{name} must be a number from {low:g} to {high:g}"
-        if name in _WHOLE and value != int(value):
-            return f"{name} must be a whole number from {low:g} to {high:g}"
-    elif name in _LISTS:
+        return _number_fault(name, value)
+    if name in _LISTS:
         if not _is_list_of_texts(value):
             return f"{name} must be a list of texts in quotes"
         if name == "run_model_code" and not all(_SHA256.fullmatch(text) for text in value):
@@ -261,6 +257,15 @@ def _fault(name: str, value: Any) -> str:  # noqa: PLR0911 (one line a kind of s
     elif name == "proxy" and not is_proxy_address(value):
         return 'proxy must be "", "none" or an address such as http://proxy.example:8080'
     return ""
+
+
+def _number_fault(name: str, value: Any) -> str:
+    low, high = _NUMBERS[name]
+    whole = name in _WHOLE
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    if is_number and not (whole and value != int(value)):
+        return ""
+    return f"{name} must be a {'whole ' if whole else ''}number from {low:g} to {high:g}"
 
 
 def _is_list_of_texts(value: Any) -> bool:

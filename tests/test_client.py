@@ -3,15 +3,19 @@
 import hashlib
 
 import pytest
-from fake_servers import FakeServer, answer, hang_up
 
 from dafne_dante.config import Settings
-from dafne_dante.errors import ServerAnswerError, ServerUnreachableError, SettingsError, StorageError
+from dafne_dante.errors import ServerAnswerError, SettingsError, StorageError
 from dafne_dante.federation.client import Capability, FederationClient, PendingUpload, connect
-from dafne_dante.federation.transport import HttpTransport
 
 DIGEST, OTHER = "a" * 64, "b" * 64
-INFO = {"latest_timestamp": "20", "hash": OTHER, "hashes": {"10": DIGEST, "20": OTHER}, "timestamps": ["10", "20"]}
+INFO = {
+    "latest_timestamp": "20",
+    "latest_size": 3,
+    "hash": OTHER,
+    "hashes": {"10": DIGEST, "20": OTHER},
+    "timestamps": ["10", "20"],
+}
 
 
 class ScriptedTransport:
@@ -31,11 +35,13 @@ class ScriptedTransport:
         self.asked.append((call, dict(body)))
         return self._next(call)
 
-    def send(self, call, fields, name, content):
-        self.sent.append((call, dict(fields), name, content))
-        return self._next(call)
+    def send(self, call, fields, name, content, *, last=True):
+        block = content.path.read_bytes()[content.offset :][: content.length]
+        assert last == (int(fields["chunk_index"]) == int(fields["total_chunks"]) - 1)
+        self.sent.append((call, dict(fields), name, block))
+        return self._next(call) if last else {"message": "chunk received"}
 
-    def download(self, call, body, destination, *, sha256):
+    def download(self, call, body, destination, *, sha256, progress=None):
         self.fetched.append((call, dict(body), sha256))
         return destination
 
@@ -110,7 +116,7 @@ def test_a_download_asks_for_the_digest_of_the_list(tmp_path):
 def test_a_file_goes_in_chunks_that_make_it_up(tmp_path, size, chunks):
     content = bytes(range(size))
     (tmp_path / "a.delta").write_bytes(content)
-    transport = ScriptedTransport(upload_model={"message": "ok"})
+    transport = ScriptedTransport(info_model=INFO, upload_model={"message": "ok"})
     FederationClient(transport, chunk_bytes=10).upload("Brain", tmp_path / "a.delta", 0.5)
     assert [len(chunk) for _, _, _, chunk in transport.sent] == chunks
     assert b"".join(chunk for _, _, _, chunk in transport.sent) == content
@@ -127,41 +133,14 @@ def test_a_file_goes_in_chunks_that_make_it_up(tmp_path, size, chunks):
 def test_progress_is_told_after_every_chunk(tmp_path, size, told):
     (tmp_path / "a.delta").write_bytes(b"x" * size)
     seen = []
-    client = FederationClient(ScriptedTransport(upload_model={"message": "ok"}), chunk_bytes=10)
+    client = FederationClient(ScriptedTransport(info_model=INFO, upload_model={"message": "ok"}), chunk_bytes=10)
     client.upload("Brain", tmp_path / "a.delta", 0.5, progress=lambda sent, total: seen.append((sent, total)))
     assert seen == told
 
 
-def test_a_lost_last_answer_is_told_and_the_chunk_is_not_sent_again(tmp_path):
-    """A PHP server has stored the file by then, and answers a repeated last chunk with 500."""
-    (tmp_path / "a.delta").write_bytes(b"x" * 15)
-    with FakeServer(answer(b'{"message": "chunk received"}'), hang_up, answer(b"{}", 500)) as server:
-        client = FederationClient(HttpTransport(server.url, "key", timeout_s=60.0), chunk_bytes=10)
-        with pytest.raises(ServerUnreachableError, match="no answer"):
-            client.upload("Brain", tmp_path / "a.delta", 0.5)
-    assert server.calls == ["upload_model"] * 2
-
-
-def test_an_upload_that_a_php_server_overwrote_looks_like_any_other(tmp_path):
-    """Two of one user in one second: 200 each and one file left, named by the server, so the queue alone tells."""
-    kept = {}
-
-    def php(handler):
-        body = server.requests[-1][3]
-        kept["17_site.model"] = body.split(b"\r\n\r\n")[-1].split(b"\r\n--")[0]
-        answer(b'{"message": "upload successful"}')(handler)
-
-    with FakeServer(php) as server:
-        for content in (b"first", b"second"):
-            (tmp_path / "a.delta").write_bytes(content)
-            client = FederationClient(HttpTransport(server.url, "key", timeout_s=60.0))
-            client.upload("Brain", tmp_path / "a.delta", 0.5)
-    assert kept == {"17_site.model": b"second"}
-
-
 def test_two_uploads_never_share_a_name(tmp_path):
     (tmp_path / "a.delta").write_bytes(b"x")
-    transport = ScriptedTransport(upload_model={"message": "ok"})
+    transport = ScriptedTransport(info_model=INFO, upload_model={"message": "ok"})
     for _ in range(2):
         FederationClient(transport).upload("Brain", tmp_path / "a.delta", 0.5)
     assert len({name for _, _, name, _ in transport.sent}) == 2
@@ -170,10 +149,10 @@ def test_two_uploads_never_share_a_name(tmp_path):
 
 def test_a_failed_chunk_ends_the_upload(tmp_path):
     (tmp_path / "a.delta").write_bytes(b"x" * 30)
-    transport = ScriptedTransport(upload_model=[{"message": "ok"}, ServerAnswerError("500"), {"message": "ok"}])
+    transport = ScriptedTransport(info_model=INFO, upload_model=[ServerAnswerError("500"), {"message": "ok"}])
     with pytest.raises(ServerAnswerError):
         FederationClient(transport, chunk_bytes=10).upload("Brain", tmp_path / "a.delta", 0.5)
-    assert len(transport.sent) == 2
+    assert len(transport.sent) == 3
 
 
 def test_a_missing_file_is_a_fault_of_the_disk(tmp_path):
@@ -184,7 +163,7 @@ def test_a_missing_file_is_a_fault_of_the_disk(tmp_path):
 @pytest.mark.parametrize(("answered", "version"), [(20, "20"), ("21", "21")])
 def test_publishing_returns_the_version(tmp_path, answered, version):
     (tmp_path / "m.model").write_bytes(b"x" * 15)
-    transport = ScriptedTransport(upload_merged_model=[{"message": "chunk received"}, {"timestamp": answered}])
+    transport = ScriptedTransport(upload_merged_model={"timestamp": answered})
     assert FederationClient(transport, chunk_bytes=10).publish_model("Brain", tmp_path / "m.model") == version
     assert {fields["sha256"] for _, fields, _, _ in transport.sent} == {hashlib.sha256(b"x" * 15).hexdigest()}
 

@@ -14,6 +14,7 @@ from dafne_dante.config import Settings
 from dafne_dante.errors import AccessDeniedError, ServerAnswerError, ServerUnreachableError, StorageError
 from dafne_dante.federation.accounts import Accounts
 from dafne_dante.federation.client import FederationClient, connect
+from dafne_dante.federation.retrying import Retrying
 from dafne_dante.federation.running import RunningServer
 from dafne_dante.federation.transport import HttpTransport
 
@@ -184,7 +185,8 @@ def test_a_server_that_was_stopped_is_told_as_unreachable(tmp_path):
     with made.server:
         settings = Settings(folder=tmp_path, server=made.url, api_key=made.keys["site"], timeout_s=60.0)
         assert connect(settings).available_models() == [made.model_type]
-    transport = HttpTransport(settings.server, settings.api_key, timeout_s=1.0, pause=lambda seconds: None)
+    retrying = Retrying(pause=lambda seconds: None)
+    transport = HttpTransport(settings.server, settings.api_key, timeout_s=1.0, retrying=retrying)
     with pytest.raises(ServerUnreachableError):
         FederationClient(transport).available_models()
 

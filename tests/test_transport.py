@@ -3,12 +3,23 @@
 import hashlib
 import json
 import logging
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from fake_servers import FakeServer, answer, drip, drip_chunks, hang, hang_up, redirect
 
-from dafne_dante.errors import AccessDeniedError, ServerAnswerError, ServerUnreachableError, SettingsError, StorageError
+from dafne_dante.errors import (
+    AccessDeniedError,
+    ServerAnswerError,
+    ServerUnreachableError,
+    SettingsError,
+    StorageError,
+    UploadUnknownError,
+)
+from dafne_dante.federation.form import FilePart
+from dafne_dante.federation.retrying import Retrying, RetryPlan
 from dafne_dante.federation.transport import HttpTransport
 
 KEY = "0123abcd.secretsecretsecretsecretsecretse"
@@ -24,7 +35,9 @@ class Pauses(list):
 
 
 def make_transport(server, pauses=None, **options):
-    options = {"timeout_s": 5.0, "pause": Pauses() if pauses is None else pauses, **options}
+    pauses = Pauses() if pauses is None else pauses
+    retrying = Retrying(RetryPlan(retries=2), pause=pauses, draw=lambda: 1.0)
+    options = {"timeout_s": 5.0, "retrying": retrying, **options}
     return HttpTransport(server if isinstance(server, str) else server.url, KEY, **options)
 
 
@@ -32,15 +45,22 @@ def ask(transport, folder):
     return transport.ask("info_model", {"model_type": "Brain"})
 
 
-def send(transport, folder):
-    return transport.send("upload_model", {"model_type": "Brain"}, "a.model", CONTENT)
+def send(transport, folder, last=True):
+    with tempfile.TemporaryDirectory() as own:
+        path = Path(own) / "sent"
+        path.write_bytes(CONTENT)
+        return transport.send("upload_model", {"model_type": "Brain"}, "a.model", FilePart.whole(path), last=last)
 
 
 def download(transport, folder):
     return transport.download("get_model", {"model_type": "Brain"}, folder / "got.model", sha256=DIGEST)
 
 
-WAYS = {"ask": ask, "send": send, "download": download}
+def part(transport, folder):
+    return send(transport, folder, last=False)
+
+
+WAYS = {"ask": ask, "send": send, "part": part, "download": download}
 
 
 def test_ask_sends_the_key_in_the_body_only_and_returns_the_object():
@@ -99,12 +119,21 @@ def test_401_on_an_upload_may_mean_that_the_file_is_too_large():
     assert "larger" not in str(raised.value)
 
 
-@pytest.mark.parametrize("step", [answer(b"{}", 502), answer(b"{}", 503), answer(b"{}", 504), hang_up])
-@pytest.mark.parametrize(("way", "tries"), [("ask", 3), ("download", 3), ("send", 1)])
-def test_only_what_may_be_repeated_is_repeated(step, way, tries, tmp_path):
+@pytest.mark.parametrize(
+    ("step", "taken"),
+    [(answer(b"{}", 502), True), (answer(b"{}", 504), True), (hang_up, True), (answer(b"{}", 503), False),
+     (answer(b"{}", 429), False)],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["ask", "download", "part", "send"])
+def test_only_what_may_be_repeated_is_repeated(step, way, taken, tmp_path):
+    """The part that completes an upload is repeated only when the server said that it did not take it up."""
     pauses = Pauses()
-    with FakeServer(step) as server, pytest.raises(ServerUnreachableError):
+    unknown = way == "send" and taken
+    tries = 1 if unknown else 3
+    with FakeServer(step) as server, pytest.raises(ServerUnreachableError) as raised:
         WAYS[way](make_transport(server, pauses), tmp_path)
+    assert isinstance(raised.value, UploadUnknownError) == unknown
+    assert raised.value.may_have_arrived == taken
     assert len(server.requests) == tries
     assert pauses == [0.5, 1.0][: tries - 1]
 

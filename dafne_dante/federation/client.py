@@ -8,21 +8,27 @@ Invariants: every field of an answer is checked before it is used; a file from t
 name that we chose.
 """
 
-import os
 import re
-import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from dafne_dante.config import Settings
 from dafne_dante.durable import digest_file
-from dafne_dante.errors import ServerAnswerError, StorageError
-from dafne_dante.federation.transport import HttpTransport, Transport
+from dafne_dante.errors import ServerAnswerError
+from dafne_dante.federation.downloads import ModelCache
+from dafne_dante.federation.form import FilePart
+from dafne_dante.federation.retrying import Retrying, RetryPlan
+from dafne_dante.federation.route import find_route
+from dafne_dante.federation.transport import HttpTransport, Progress, Transport
+from dafne_dante.federation.upload_turns import UploadTurns
+from dafne_dante.federation.uploading import Sender
 
 __all__ = ["Capability", "FederationClient", "ModelInfo", "PendingUpload", "connect"]
 
+_CACHE_FOLDER = "global-models"
 _CHUNK_BYTES = 50 * 1024**2
 _VERSION = re.compile(r"[0-9]{1,20}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -41,12 +47,17 @@ class Capability:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model type: versions oldest first, SHA-256 of their files, and whether it takes deltas (None: no)."""
+    """One model type: versions oldest first, SHA-256 of their files, and whether it takes deltas (None: no).
+
+    `joins_parts`: whether the server puts the parts of an upload together. The stock FastAPI server, which does not,
+    is known by the size of the newest version that it leaves out.
+    """
 
     latest_timestamp: str
     timestamps: tuple[str, ...]
     hashes: Mapping[str, str]
     capability: Capability | None
+    joins_parts: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,11 +72,20 @@ class PendingUpload:
 class FederationClient:
     """Dafne's calls over a transport; every method raises TransportError as `HttpTransport` says.
 
-    Files go in chunks of `chunk_bytes`, since servers bound the length of one request.
+    Files go in parts of `chunk_bytes`, since servers bound the length of one request; `turn` is entered around what
+    completes an upload (UploadTurns). Models that were downloaded are taken from `cache` where there is one.
     """
 
-    def __init__(self, transport: Transport, *, chunk_bytes: int = _CHUNK_BYTES) -> None:
-        self._transport, self._chunk_bytes = transport, chunk_bytes
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        chunk_bytes: int = _CHUNK_BYTES,
+        cache: ModelCache | None = None,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self._transport, self._chunk_bytes, self._cache = transport, chunk_bytes, cache
+        self._sender = Sender(transport, chunk_bytes, turn)
 
     def available_models(self) -> list[str]:
         """Names of the model types that this key may use."""
@@ -85,32 +105,49 @@ class FederationClient:
         listed = answer.get("timestamps")
         stamps = {latest, *(_version(one) for one in listed)} if isinstance(listed, list) else {latest}
         newest = tuple(sorted(stamps, key=int)[-_MAX_LISTED:])
-        return ModelInfo(latest, newest, {_version(key): value for key, value in hashes.items()}, _capability(answer))
+        digests = {_version(key): value for key, value in hashes.items()}
+        return ModelInfo(latest, newest, digests, _capability(answer), "latest_size" in answer)
 
-    def download_model(self, model_type: str, version: str, destination: Path) -> Path:
-        """Write one version's `.model` file to `destination` when it has the SHA-256 of the server's list."""
+    def download_model(
+        self, model_type: str, version: str, destination: Path, progress: Progress | None = None
+    ) -> Path:
+        """Write one version's `.model` file to `destination` when it has the SHA-256 of the server's list.
+
+        `progress` is told the bytes that came and the bytes in all; nothing when the file is taken from the cache.
+        """
         digest = self.model_info(model_type).hashes.get(version)
         if digest is None:
             raise ServerAnswerError(f"expected the server to list version {version}, found that it does not")
         body = {"model_type": model_type, "timestamp": version}
-        return self._transport.download("get_model", body, destination, sha256=digest)
 
-    def upload(
-        self, model_type: str, path: Path, dice: float, progress: Callable[[int, int], None] | None = None
-    ) -> None:
-        """Send a file as an upload, in chunks under a name that nobody else can have chosen.
+        def fetch(path: Path) -> Path:
+            return self._transport.download("get_model", body, path, sha256=digest, progress=progress)
 
-        `progress` is told the bytes sent and the bytes in all after every chunk. Two things a client cannot see
-        (DAFNE.md section 2): whether an upload of the same user in the same second took this one's place on a PHP
-        server, and, when the answer to the last chunk is lost, whether the file was kept.
+        return fetch(destination) if self._cache is None else self._cache.take(digest, destination, fetch)
+
+    def upload(self, model_type: str, path: Path, dice: float, progress: Progress | None = None) -> None:
+        """Send a file as an upload, in parts under a name that nobody else can have chosen.
+
+        `progress` is told the bytes sent and the bytes in all after every part.
 
         Raises:
-            ServerUnreachableError: also when the answer to the last chunk is lost; the file may have been kept, so
-                sending it again may queue it twice, which the operator finds by its update_id.
+            UploadUnknownError: the answer to the last part is lost. The server may have kept the file, so sending it
+                again may queue it twice, which the operator finds by its update_id.
+            ServerUnreachableError: any other; the server did not keep the file.
             StorageError: the file cannot be read.
         """
         fields = {"model_type": model_type, "dice": f"{dice:.4f}", "original_hash": digest_file(path)}
-        self._send_file("upload_model", fields, path, progress)
+        # A part that a server takes for a file would stay in its operator's queue, so it is asked before.
+        joins = FilePart.whole(path).length <= self._chunk_bytes or self._joins_parts(model_type)
+        self._sender.send("upload_model", fields, path, joins_parts=joins, progress=progress)
+
+    def _joins_parts(self, model_type: str) -> bool:
+        try:
+            return self.model_info(model_type).joins_parts
+        except ServerAnswerError as error:
+            if error.status == 404:  # a type without a version yet, which the FastAPI server does not have
+                return True
+            raise
 
     def pending_uploads(self, model_type: str) -> list[PendingUpload]:
         """Uploads that wait for a merge, oldest first; needs the merge right."""
@@ -122,7 +159,7 @@ class FederationClient:
     def download_upload(self, model_type: str, filename: str, destination: Path) -> Path:
         """Write one upload to `destination`; when the server tells its SHA-256, as the known ones do, it is checked."""
         body = {"model_type": model_type, "filename": filename}
-        return self._transport.download("download_upload", body, destination, sha256=None)
+        return self._transport.download("download_upload", body, destination, sha256=None, progress=None)
 
     def delete_upload(self, model_type: str, filename: str) -> None:
         """Take one upload off the queue; done when it is not there any more, whoever took it off."""
@@ -136,32 +173,33 @@ class FederationClient:
     def publish_model(self, model_type: str, path: Path) -> str:
         """Make a `.model` file the newest version of its type and return that version."""
         fields = {"model_type": model_type, "sha256": digest_file(path)}
-        return _version(self._send_file("upload_merged_model", fields, path).get("timestamp"))
-
-    def _send_file(
-        self, call: str, fields: Mapping[str, str], path: Path, progress: Callable[[int, int], None] | None = None
-    ) -> dict[str, Any]:
-        # Chunk folders are shared per type and file name, so the name must be nobody else's (DAFNE.md section 2).
-        name = f"{secrets.token_hex(16)}.model"
-        answer: dict[str, Any] = {}
-        try:
-            with path.open("rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
-                count = max(1, -(-size // self._chunk_bytes))
-                for index in range(count):
-                    chunk = {"chunk_index": str(index), "total_chunks": str(count), "filename": name}
-                    content = stream.read(self._chunk_bytes)
-                    answer = self._transport.send(call, {**fields, **chunk}, name, content)
-                    if progress is not None:
-                        progress(min(size, (index + 1) * self._chunk_bytes), size)
-        except OSError as error:
-            raise StorageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error
-        return answer
+        return _version(self._sender.send("upload_merged_model", fields, path).get("timestamp"))
 
 
 def connect(settings: Settings, server: str = "") -> FederationClient:
-    """A client for `server`, else for the settings' server; SettingsError when an address or the key is missing."""
-    return FederationClient(HttpTransport(server or settings.server, settings.api_key, timeout_s=settings.timeout_s))
+    """A client for `server`, else for the settings' server, with the settings' proxy, certificates, bounds and cache.
+
+    Raises:
+        SettingsError: an address or the key is missing, or a proxy or certificates cannot be used.
+    """
+    url = server or settings.server
+    transport = HttpTransport(
+        url,
+        settings.api_key,
+        timeout_s=settings.timeout_s,
+        retrying=Retrying(RetryPlan(retries=settings.retries, total_s=settings.retry_s)),
+        route=find_route(url, ca_bundle=settings.ca_bundle, proxy=settings.proxy),
+    )
+    return FederationClient(
+        transport,
+        chunk_bytes=settings.chunk_mib * 1024**2,
+        cache=ModelCache(
+            settings.folder / _CACHE_FOLDER,
+            most_files=settings.cache_models,
+            most_bytes=int(settings.cache_gib * 1024**3),
+        ),
+        turn=UploadTurns(settings.folder, url).turn,
+    )
 
 
 def _version(value: Any) -> str:

@@ -40,7 +40,7 @@ class RetryPlan:
     first_s: float = 0.5
     longest_s: float = 30.0
     longest_asked_s: float = 60.0
-    total_s: float = 120.0
+    total_s: float = 600.0
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ __all__ = [
     "PreparedImage",
     "Record",
     "pad_for_network",
+    "padding_for_network",
     "positive_box",
     "prepare_image",
     "prepare_known",
@@ -137,19 +138,22 @@ def positive_box(image: npt.NDArray[np.float32]) -> tuple[tuple[int, ...], tuple
 def pad_for_network(
     image: npt.NDArray[np.float32], plan: ModelPlan
 ) -> tuple[npt.NDArray[np.float32], tuple[slice, ...]]:
-    """Zero-pad (C, *shape) on both sides as stock clients do; also the slices that cut the padding off again.
+    """Zero-pad (C, *shape) on both sides as stock clients do; also the slices that cut the padding off again."""
+    padding = padding_for_network(image.shape[1:], plan)
+    inner = tuple(slice(low, low + size) for (low, _), size in zip(padding, image.shape[1:], strict=True))
+    return np.pad(image, [(0, 0), *padding]), inner
+
+
+def padding_for_network(shape: tuple[int, ...], plan: ModelPlan) -> tuple[tuple[int, int], ...]:
+    """For each axis how many voxels go before and after.
 
     A U-Net gets a multiple of 32 along every axis, a DynUNet at least its patch.
     """
-    before: list[int] = []
-    after: list[int] = []
-    for size, patch in zip(image.shape[1:], plan.patch, strict=True):
+    padding: list[tuple[int, int]] = []
+    for size, patch in zip(shape, plan.patch, strict=True):
         wanted = max(size, patch) if plan.architecture == "dynunet" else -(-size // _UNET_MULTIPLE) * _UNET_MULTIPLE
-        before.append((wanted - size) // 2)
-        after.append(wanted - size - (wanted - size) // 2)
-    padded = np.pad(image, [(0, 0), *zip(before, after, strict=True)])
-    inner = tuple(slice(low, low + size) for low, size in zip(before, image.shape[1:], strict=True))
-    return padded, inner
+        padding.append(((wanted - size) // 2, wanted - size - (wanted - size) // 2))
+    return tuple(padding)
 
 
 def _is_anisotropic(spacing: tuple[float, ...]) -> bool:

@@ -12,7 +12,7 @@ Invariants
 - Padding is not known: it counts neither as background nor as anything else. All randomness comes from one generator.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,12 @@ from torch import Tensor
 
 from dafne_dante.errors import NotEnoughCasesError
 from dafne_dante.models.plan import ModelPlan
-from dafne_dante.models.preprocess import pad_for_network
+from dafne_dante.training.padded import PaddedCase, pad_case, patch_start
 from dafne_dante.training.prepared import PreparedCase
 
 __all__ = ["Batch", "PatchSampler"]
 
 _FOREGROUND_SHARE = 0.5
-_KEPT_CENTRES = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,36 +40,26 @@ class Batch:
     known: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class _PaddedCase:
-    """image (C, *shape), target and known (*shape), and where the centre of a patch may lie.
-
-    Attributes:
-        centres: for each label its voxels (n, axes).
-        anywhere: for each axis the indices around which a patch holds something known.
-    """
-
-    image: npt.NDArray[np.float32]
-    target: npt.NDArray[np.uint8]
-    known: npt.NDArray[np.bool_]
-    centres: tuple[npt.NDArray[np.int64], ...]
-    anywhere: tuple[npt.NDArray[np.int64], ...]
-
-
 class PatchSampler:
     """Draws batches from cases; NotEnoughCasesError when no case has a known voxel."""
 
     def __init__(self, cases: Sequence[PreparedCase], plan: ModelPlan, seed: int) -> None:
         self._patch = plan.patch
         self._random = np.random.default_rng(seed)
-        self._cases = [self._pad(case, plan) for case in cases if case.known.any()]
+        padded = [pad_case(cases, number, plan, self._random) for number in range(len(cases))]
+        self._cases = [case for case in padded if case.is_known]
         if not self._cases:
             raise NotEnoughCasesError("expected at least one annotated slice to learn from, found none")
         self._queue: list[int] = []
 
-    def draw(self, size: int) -> Batch:
-        """One batch of `size` patches; every case is visited once before any is visited again."""
-        patches = [self._draw_one() for _ in range(size)]
+    def draw(self, size: int, part: slice = slice(None)) -> Batch:
+        """One batch of `size` patches; every case is visited once before any is visited again.
+
+        Args:
+            part: which patches are wanted; all are drawn, so that the next batch is the same whatever the part.
+        """
+        places = [self._draw_place() for _ in range(size)]
+        patches = [case.cut(start, self._patch) for case, start in places[part]]
         image, target, known = (np.stack(parts) for parts in zip(*patches, strict=True))
         return Batch(torch.from_numpy(image), torch.from_numpy(target.astype(np.int64)), torch.from_numpy(known))
 
@@ -86,64 +75,20 @@ class PatchSampler:
         self._random.bit_generator.state = state["random"]
         self._queue = queue
 
-    def _draw_one(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    def _draw_place(self) -> tuple[PaddedCase, list[int]]:
+        """A case, and where in it a patch begins."""
         if not self._queue:
             self._queue = [int(index) for index in self._random.permutation(len(self._cases))]
         case = self._cases[self._queue.pop()]
         start = [
-            int(_patch_start(centre, size, length))
-            for centre, size, length in zip(self._centre(case), self._patch, case.target.shape, strict=True)
+            int(patch_start(centre, size, length))
+            for centre, size, length in zip(self._centre(case), self._patch, case.shape, strict=True)
         ]
-        return self._cut(case.image, start), self._cut(case.target, start), self._cut(case.known, start)
+        return case, start
 
-    def _centre(self, case: _PaddedCase) -> npt.NDArray[np.int64]:
+    def _centre(self, case: PaddedCase) -> npt.NDArray[np.int64]:
         if case.centres and self._random.random() < _FOREGROUND_SHARE:
             voxels = case.centres[self._random.integers(len(case.centres))]
             centre: npt.NDArray[np.int64] = voxels[self._random.integers(len(voxels))]
             return centre
         return np.array([indices[self._random.integers(len(indices))] for indices in case.anywhere])
-
-    def _pad(self, case: PreparedCase, plan: ModelPlan) -> _PaddedCase:
-        image, inner = pad_for_network(case.prepared.image, plan)
-        target = np.zeros(image.shape[1:], np.uint8)
-        known = np.zeros(image.shape[1:], bool)
-        target[inner], known[inner] = case.target, case.known_voxels
-        anywhere = (self._around(known, axis) for axis in range(known.ndim))
-        return _PaddedCase(image, target, known, tuple(self._label_voxels(target, known)), tuple(anywhere))
-
-    def _around(self, known: npt.NDArray[np.bool_], axis: int) -> npt.NDArray[np.int64]:
-        """Indices along the axis around which a patch holds something known.
-
-        Axis by axis, since what is known is whole slices of the unpadded image: a patch that meets it along every
-        axis meets it.
-        """
-        size, length = self._patch[axis], known.shape[axis]
-        inside = known.any(axis=tuple(other for other in range(known.ndim) if other != axis))
-        before = np.concatenate([[0], np.cumsum(inside)])
-        start = _patch_start(np.arange(length), size, length)
-        return np.flatnonzero(before[np.minimum(start + size, length)] > before[start])
-
-    def _label_voxels(
-        self, target: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]
-    ) -> Iterator[npt.NDArray[np.int64]]:
-        """Known voxels of each label that occurs; at most 20,000 of each are kept."""
-        for value in np.unique(target[known]):
-            if value:
-                voxels = np.argwhere((target == value) & known)
-                yield voxels[self._random.permutation(len(voxels))[:_KEPT_CENTRES]]
-
-    def _cut(self, volume: npt.NDArray[Any], start: Sequence[int]) -> npt.NDArray[Any]:
-        """The patch at `start` of the last axes, padded with zeros at the end where the case is smaller."""
-        lead = volume.ndim - len(self._patch)
-        box = tuple(slice(low, low + size) for low, size in zip(start, self._patch, strict=True))
-        piece = volume[(slice(None),) * lead + box]
-        missing = [size - have for size, have in zip(self._patch, piece.shape[lead:], strict=True)]
-        if any(missing):
-            piece = np.pad(piece, [(0, 0)] * lead + [(0, gap) for gap in missing])
-        return np.ascontiguousarray(piece)
-
-
-def _patch_start(centre: npt.ArrayLike, size: int, length: int) -> npt.NDArray[np.int64]:
-    """Where a patch of `size` begins along an axis, moved so that it lies inside as far as it can."""
-    start: npt.NDArray[np.int64] = np.clip(np.asarray(centre) - size // 2, 0, max(0, length - size))
-    return start

@@ -50,6 +50,7 @@ __all__ = [
     "DeltaFormatError",
     "DeltaNormError",
     "DeltaReplayError",
+    "DeltaSealError",
     "DeltaShapeError",
     "DeltaSignatureError",
     "DeltaTooLargeError",
@@ -157,6 +158,10 @@ class DeltaValueError(DeltaError):
 
 class DeltaNormError(DeltaError):
     """A delta is an absurdly long step."""
+
+
+class DeltaSealError(DeltaError):
+    """A sealed delta is another operator's, or was changed."""
 
 
 class DeltaReplayError(DeltaError):

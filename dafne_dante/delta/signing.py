@@ -10,23 +10,17 @@ of trusted keys is read strictly, since who can add a key to it can change the m
 
 import base64
 import hashlib
-import os
 from pathlib import Path
 from typing import TypeAlias
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dafne_dante.delta.canonical import canonical_bytes, parse_strict
+from dafne_dante.delta.key_files import create_key_file, read_key_file
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
-from dafne_dante.errors import DeltaFormatError, StorageError, TrustError
+from dafne_dante.errors import DeltaFormatError, TrustError
 
 __all__ = [
     "SIGNING_KEY_FILE",
@@ -50,7 +44,6 @@ SIGNING_KEY_FILE = "signing_key"
 TRUSTED_KEYS_FILE = "trusted_keys.json"
 _FORMAT, _VERSION = "dafne-dante-trusted-keys", 1
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
-_MAX_KEY_FILE_BYTES = 16 * 1024
 _MAX_LIST_BYTES = 4 * 1024**2
 _MAX_NAME_CHARACTERS = 100
 
@@ -62,15 +55,8 @@ def create_signing_key(folder: Path) -> PublicKeyText:
         TrustError: there is a key already. Deltas signed by it would no longer be this site's.
         StorageError: the folder is not writable.
     """
-    path = make_folder(folder) / SIGNING_KEY_FILE
     key = Ed25519PrivateKey.generate()
-    content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _reserve(path)
-    try:
-        write_atomically(path, content, mode=0o600)
-    except StorageError:
-        path.unlink(missing_ok=True)
-        raise
+    create_key_file(folder / SIGNING_KEY_FILE, key)
     return public_key_text(key)
 
 
@@ -81,20 +67,8 @@ def load_signing_key(folder: Path) -> Ed25519PrivateKey:
         TrustError: there is none, others can read it, or the file is no Ed25519 key in PEM.
         StorageError: the file cannot be read.
     """
-    path = folder / SIGNING_KEY_FILE
-    if not path.is_file():
-        raise TrustError(f"expected a signing key in {SIGNING_KEY_FILE}, found none; run: dafne-dante keys create")
-    if os.name == "posix" and path.stat().st_mode & 0o077:
-        raise TrustError(f"expected {SIGNING_KEY_FILE} to be its owner's only, found others allowed; chmod 600 it")
-    content = read_bounded(path, max_bytes=_MAX_KEY_FILE_BYTES)
-    try:
-        key = load_pem_private_key(content, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        # The parser's message and context stay out: they belong to a secret.
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise TrustError(f"expected an Ed25519 key in {SIGNING_KEY_FILE}, found another content; restore a copy of it")
-    return key
+    command = "dafne-dante keys create"
+    return read_key_file(folder / SIGNING_KEY_FILE, Ed25519PrivateKey, create_with=command)  # type: ignore[type-abstract]
 
 
 def ensure_signing_key(folder: Path) -> Ed25519PrivateKey:
@@ -195,15 +169,3 @@ def _decode(text: str, length: int) -> bytes | None:
     except ValueError:
         return None
     return raw if len(raw) == length and base64.b64encode(raw).decode("ascii") == text else None
-
-
-def _reserve(path: Path) -> None:
-    """Take the file's name, so that of two processes that make a key at the same time one is told."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        raise TrustError(
-            f"expected no {SIGNING_KEY_FILE} yet, found one; move it away first if this site shall have a new one"
-        ) from None
-    except OSError as error:
-        raise StorageError(f"cannot write {path.name}: {error.strerror}; choose another folder") from error

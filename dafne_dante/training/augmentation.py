@@ -46,6 +46,14 @@ class BatchDraw:
     scanner: ScannerDraw | None
     intensity: IntensityDraw | None
 
+    def part(self, first: int, end: int) -> "BatchDraw":
+        """The draw for the samples from `first` to before `end`, which are changed as they are in the whole batch."""
+        return BatchDraw(
+            self.spatial.part(first, end) if self.spatial else None,
+            self.scanner.part(first, end) if self.scanner else None,
+            self.intensity.part(first, end) if self.intensity else None,
+        )
+
 
 def draw_changes(
     samples: int,

@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from dafne_dante.errors import TrainingError
-from dafne_dante.training.losses import dice_cross_entropy
+from dafne_dante.training.losses import BatchShare, dice_cross_entropy
 
-__all__ = ["AuxiliaryHeads", "supervised_loss"]
+__all__ = ["AuxiliaryHeads", "SupervisedNetwork", "supervised_loss"]
 
 _HEADS = 2
 
@@ -65,13 +65,32 @@ class AuxiliaryHeads(nn.Module):
         return listen
 
 
-def supervised_loss(outputs: Sequence[Tensor], target: Tensor, known: Tensor) -> Tensor:
-    """The weighted loss of outputs (B, classes, *size), the first at the target's own size; a scalar."""
+class SupervisedNetwork(nn.Module):
+    """A network and its heads, if it has any, as the one module that a step calls; neither is copied."""
+
+    def __init__(self, network: nn.Module, heads: AuxiliaryHeads | None) -> None:
+        super().__init__()
+        self.network = network
+        self.heads = heads
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """All outputs (B, classes, *size) for an image (B, C, *patch): the network's, then the heads', finest first."""
+        outputs = [self.network(image)]
+        return outputs + self.heads.outputs() if self.heads is not None else outputs
+
+
+def supervised_loss(
+    outputs: Sequence[Tensor], target: Tensor, known: Tensor, share: BatchShare | None = None
+) -> Tensor:
+    """The weighted loss of outputs (B, classes, *size), the first at the target's own size; a scalar.
+
+    `share` as for `dice_cross_entropy`.
+    """
     weights = [0.5**level for level in range(len(outputs))]
-    total = weights[0] * dice_cross_entropy(outputs[0], target, known)
+    total = weights[0] * dice_cross_entropy(outputs[0], target, known, share)
     for weight, output in zip(weights[1:], outputs[1:], strict=True):
         coarse_target, coarse_known = (_coarser(volume, output) for volume in (target, known))
-        total = total + weight * dice_cross_entropy(output, coarse_target, coarse_known > 0)
+        total = total + weight * dice_cross_entropy(output, coarse_target, coarse_known > 0, share)
     return total / sum(weights)
 
 

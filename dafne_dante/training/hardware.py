@@ -36,9 +36,9 @@ class Numerics:
     channels_last: bool = False
 
 
-def choose_device() -> torch.device:
-    """The first CUDA device where there is one, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+def choose_device(number: int = 0) -> torch.device:
+    """The CUDA device of this number, from 0, where there is any, else the CPU."""
+    return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def remembered_numerics(network: nn.Module, plan: ModelPlan, batch_size: int, folder: Path) -> Numerics:

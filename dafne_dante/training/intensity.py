@@ -20,13 +20,24 @@ _SEEDS = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class IntensityDraw:
-    """One value for each of B samples, shape (B,), float32, and one seed for the grain of all of them."""
+    """One value for each of B samples, shape (B,), float32, and one seed for the grain of all of them.
+
+    Where the B samples are a part of a larger batch, `before` of its samples precede them and it has `whole`; 0 where
+    it has B.
+    """
 
     gain: Tensor
     shift: Tensor
     gamma: Tensor
     noise: Tensor
     seed: int
+    before: int = 0
+    whole: int = 0
+
+    def part(self, first: int, end: int) -> "IntensityDraw":
+        """The draw for the samples from `first` to before `end`, as they are changed in the whole batch."""
+        gain, shift, gamma, noise = (value[first:end] for value in (self.gain, self.shift, self.gamma, self.noise))
+        return IntensityDraw(gain, shift, gamma, noise, self.seed, self.before + first, self.whole or len(self.gain))
 
 
 def draw_intensity(samples: int, strength: float, generator: torch.Generator) -> IntensityDraw:
@@ -54,6 +65,7 @@ def apply_intensity(image: Tensor, draw: IntensityDraw) -> Tensor:
     extent = (high - low).clamp(min=1e-6)
     changed = ((image - low) / extent).pow(gamma) * extent + low
     generator = torch.Generator(image.device).manual_seed(draw.seed)
-    grain = torch.randn(image.shape, generator=generator, device=image.device)
+    grain = torch.randn((draw.whole or len(image), *image.shape[1:]), generator=generator, device=image.device)
+    grain = grain[draw.before : draw.before + len(image)]
     changed = changed * gain + shift + grain * noise
     return torch.where(image == 0, image, changed)

@@ -6,9 +6,10 @@ held-out cases are predicted, and the weights of the best epoch (highest mean Di
 Several processes share the batches (see `processes`): each draws what one would draw, and trains on its part of it.
 
 Invariants: one seed gives one series of patches, changes and weights on a CPU, with or without an interruption that a
-checkpoint bridges; several processes have the same weights after each step, and of the whole batch the loss; the loss is finite or training stops with a TrainingError; no step waits for a GPU, the loss stays
-on it until the epoch ends; the network that comes back is the one that was handed in, with the best weights, unfolded
-(the method's `finish` folds).
+checkpoint bridges; several processes have the same weights after each step, and the loss of the whole batch; the loss
+is finite or training stops with a TrainingError; no step waits for a GPU, the loss stays on it until the epoch ends;
+the network that comes back is the one that was handed in, with the best weights, unfolded (the method's `finish`
+folds).
 """
 
 import math
@@ -91,7 +92,7 @@ def fit(
         identity = processes.from_first(
             lambda: identify_training((plan, method, recipe), training, held_out, named_tensors(network))
         )
-    run = _begin(network, plan, method, training, recipe, processes)
+    run = _begin(network, plan, method, training, recipe, processes=processes)
     if checkpoint is not None and processes.from_first(checkpoint.exists):
         restore(run, method, recipe, read_checkpoint(checkpoint, identity, max_bytes=_checkpoint_bytes(network)))
     windows = HeldOutWindows(held_out, plan, most_voxels=_voxels_to_measure(plan, recipe))
@@ -129,6 +130,7 @@ def _begin(
     method: Method,
     training: Sequence[PreparedCase],
     recipe: Recipe,
+    *,
     processes: Processes,
 ) -> Run:
     """The run before its first epoch."""
@@ -190,7 +192,7 @@ def _train_epoch(run: Run, plan: ModelPlan, recipe: Recipe, epoch: int) -> float
         draw = draw_changes(size, plan, recipe.augmentation, run.generator, mirror_axes=run.mirror_axes)
         total += _step(run, apply_changes(batch, draw.part(part.start, part.stop)), recipe, moving)
     totals = run.processes.gather(float(total))
-    mean = sum(totals) / len(totals) / recipe.steps_per_epoch
+    mean: float = sum(totals) / len(totals) / recipe.steps_per_epoch
     if not math.isfinite(mean):
         raise TrainingError("expected a finite loss, found NaN or infinity; lower the learning rate or check images")
     return mean

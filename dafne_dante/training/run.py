@@ -22,6 +22,7 @@ from dafne_dante.training.averaging import AveragedWeights, named_tensors, put_t
 from dafne_dante.training.checkpoint import Snapshot
 from dafne_dante.training.deep_supervision import AuxiliaryHeads
 from dafne_dante.training.history import EpochRecord
+from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.recipe import Recipe
 from dafne_dante.training.sampling import PatchSampler
 
@@ -41,10 +42,12 @@ class Best:
 class Run:
     """What training changes.
 
-    `start` holds where parameters began that are pulled back there.
+    `start` holds where parameters began that are pulled back there; `outputs` is what a step calls: network and heads,
+    whose gradients are averaged where several processes train.
     """
 
     network: nn.Module
+    outputs: nn.Module
     optimizer: torch.optim.Optimizer
     sampler: PatchSampler
     generator: torch.Generator
@@ -55,6 +58,7 @@ class Run:
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
     seconds: float = 0.0
+    processes: Processes = ALONE
 
     @property
     def waited(self) -> int:

@@ -32,6 +32,15 @@ class ScannerDraw:
     sigma: dict[int, float]
     factors: dict[int, tuple[float, ...]]
 
+    def part(self, first: int, end: int) -> "ScannerDraw":
+        """The draw for the samples from `first` to before `end`, which are counted from 0 again."""
+        own = range(first, end)
+        return ScannerDraw(
+            {index - first: value for index, value in self.log_bias.items() if index in own},
+            {index - first: value for index, value in self.sigma.items() if index in own},
+            {index - first: value for index, value in self.factors.items() if index in own},
+        )
+
 
 def draw_scanner(samples: int, axes: int, strength: float, generator: torch.Generator) -> ScannerDraw:
     """Draw for a batch; at strength 1 a bias of up to e^0.5, sigma 0.5-1 voxel, and half the samples along an axis."""

@@ -44,6 +44,11 @@ class SpatialDraw:
     matrix: Tensor
     moved: tuple[int, ...]
 
+    def part(self, first: int, end: int) -> "SpatialDraw":
+        """The draw for the samples from `first` to before `end`, which are counted from 0 again."""
+        moved = tuple(index - first for index in self.moved if first <= index < end)
+        return SpatialDraw(self.mirrored[first:end], self.matrix[first:end], moved)
+
 
 def draw_spatial(
     samples: int, plan: ModelPlan, strength: float, generator: torch.Generator, *, mirror_axes: tuple[int, ...] = ()

@@ -13,7 +13,7 @@ Invariants
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ from dafne_dante.models.preprocess import pad_for_network
 from dafne_dante.training.losses import dice_cross_entropy
 from dafne_dante.training.metrics import average_dice, dice_from_counts, overlap_counts
 from dafne_dante.training.prepared import PreparedCase
-from dafne_dante.training.processes import ALONE, Processes
 
 __all__ = ["HeldOutWindows"]
 
@@ -35,14 +34,23 @@ _LEAST_WINDOWS = 8
 
 
 @dataclass(frozen=True, eq=False)
+class _Place:
+    """The `window`-th window of a case, of `size` voxels, with `voxels` known of each label (labels,)."""
+
+    case: int
+    window: int
+    size: int
+    voxels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class _Window:
-    """image (C, *size) float32, target and known (*size), of one case; `voxels` known of each label (labels,)."""
+    """image (C, *size) float32, target and known (*size), of one case."""
 
     case_id: str
     image: npt.NDArray[np.float32]
     target: npt.NDArray[np.uint8]
     known: npt.NDArray[np.bool_]
-    voxels: npt.NDArray[np.int64]
 
 
 class HeldOutWindows:
@@ -53,50 +61,53 @@ class HeldOutWindows:
     """
 
     def __init__(self, cases: Sequence[PreparedCase], plan: ModelPlan, *, most_voxels: int | None = None) -> None:
-        windows = [window for case in cases if case.known.any() for window in _tile(case, plan)]
+        places = [place for number, case in enumerate(cases) for place in _places(number, case, plan)]
+        chosen = places if most_voxels is None else _chosen(places, most_voxels)
         self._labels = plan.labels
-        self._windows = windows if most_voxels is None else _chosen(windows, most_voxels)
+        self._windows = list(_taken(cases, plan, chosen))
 
     @property
     def voxels(self) -> int:
         """The work of one measurement."""
         return sum(window.target.size for window in self._windows)
 
-    def measure(self, network: nn.Module, processes: Processes = ALONE) -> tuple[float | None, dict[str, float | None]]:
-        """Mean loss of a window and Dice ("mean" and each label); None where nothing was held out.
-
-        Several processes look at a part of the windows each, and come to the same answer.
-        """
-        own = self._look(network, self._windows[processes.rank :: processes.count])
-        parts = processes.gather([(loss, found.tolist()) for loss, found in own])
+    def measure(self, network: nn.Module) -> tuple[float | None, dict[str, float | None]]:
+        """Mean loss of a window and Dice ("mean" and each label); None where nothing was held out."""
         losses: list[float] = []
         counts: dict[str, npt.NDArray[np.int64]] = {}
-        for number, window in enumerate(self._windows):
-            loss, found = parts[number % processes.count][number // processes.count]
-            losses.append(loss)
-            counts[window.case_id] = counts.get(window.case_id, 0) + np.array(found)
-        scores = [dice_from_counts(count, self._labels) for count in counts.values()]
-        return (float(np.mean(losses)) if losses else None), average_dice(scores, self._labels)
-
-    def _look(self, network: nn.Module, windows: Sequence[_Window]) -> list[tuple[float, npt.NDArray[np.int64]]]:
-        """Loss and counts of each window."""
-        looks: list[tuple[float, npt.NDArray[np.int64]]] = []
         device = next(network.parameters()).device
         with evaluating(network), torch.inference_mode():
-            for batch in _batches(windows, _VOXELS_AT_ONCE.get(device.type, 1 << 16)):
+            for batch in _batches(self._windows, _VOXELS_AT_ONCE.get(device.type, 1 << 16)):
                 image, target, known = (
                     torch.from_numpy(np.stack([getattr(window, part) for window in batch])).to(device)
                     for part in ("image", "target", "known")
                 )
                 logits = network(image).float()
-                losses = [
-                    float(dice_cross_entropy(logits[one], target[one], known[one]))
-                    for one in (slice(index, index + 1) for index in range(len(batch)))
+                losses += [
+                    float(dice_cross_entropy(*(part[index : index + 1] for part in (logits, target, known))))
+                    for index in range(len(batch))
                 ]
                 predictions = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
-                for loss, window, prediction in zip(losses, batch, predictions, strict=True):
-                    looks.append((loss, overlap_counts(prediction, window.target, window.known, self._labels)))
-        return looks
+                for window, prediction in zip(batch, predictions, strict=True):
+                    found = overlap_counts(prediction, window.target, window.known, self._labels)
+                    counts[window.case_id] = counts.get(window.case_id, 0) + found
+        scores = [dice_from_counts(count, self._labels) for count in counts.values()]
+        return (float(np.mean(losses)) if losses else None), average_dice(scores, self._labels)
+
+
+def _places(number: int, case: PreparedCase, plan: ModelPlan) -> Iterator[_Place]:
+    for index, window in enumerate(_tile(case, plan)):
+        voxels = np.bincount(window.target[window.known], minlength=len(plan.labels) + 1)[1:]
+        yield _Place(number, index, window.target.size, voxels)
+
+
+def _taken(cases: Sequence[PreparedCase], plan: ModelPlan, places: Sequence[_Place]) -> Iterator[_Window]:
+    """Copies of these windows, in this order; one padded case is in memory at a time."""
+    for number, group in groupby(places, key=lambda place: place.case):
+        windows = list(_tile(cases[number], plan))
+        for place in group:
+            window = windows[place.window]
+            yield _Window(window.case_id, window.image.copy(), window.target.copy(), window.known)
 
 
 def _tile(case: PreparedCase, plan: ModelPlan) -> Iterator[_Window]:
@@ -113,8 +124,7 @@ def _tile(case: PreparedCase, plan: ModelPlan) -> Iterator[_Window]:
         here = known[box].copy()
         known[box] = False  # what another window holds, too, counts once
         if here.any():
-            voxels = np.bincount(target[box][here], minlength=len(plan.labels) + 1)[1:]
-            yield _Window(case.case_id, image[(slice(None), *box)], target[box], here, voxels)
+            yield _Window(case.case_id, image[(slice(None), *box)], target[box], here)
 
 
 def _starts(length: int, size: int) -> list[int]:
@@ -123,19 +133,19 @@ def _starts(length: int, size: int) -> list[int]:
     return [round(start) for start in np.linspace(0, length - size, count)]
 
 
-def _chosen(windows: Sequence[_Window], most_voxels: int) -> list[_Window]:
+def _chosen(places: Sequence[_Place], most_voxels: int) -> list[_Place]:
     """As many as the work allows, in their own order."""
-    if not windows:
+    if not places:
         return []
-    count = max(_LEAST_WINDOWS, most_voxels // max(window.target.size for window in windows))
-    if count >= len(windows):
-        return list(windows)
-    voxels = np.stack([window.voxels for window in windows])
+    count = max(_LEAST_WINDOWS, most_voxels // max(place.size for place in places))
+    if count >= len(places):
+        return list(places)
+    voxels = np.stack([place.voxels for place in places])
     richest = dict.fromkeys(int(index) for index in voxels.argmax(axis=0)[voxels.any(axis=0)])
     chosen = list(richest)[: count // 2]
-    others = [index for index in range(len(windows)) if index not in chosen]
+    others = [index for index in range(len(places)) if index not in chosen]
     spread = np.linspace(0, len(others) - 1, count - len(chosen)).round().astype(int)
-    return [windows[index] for index in sorted([*chosen, *(others[place] for place in spread)])]
+    return [places[index] for index in sorted([*chosen, *(others[step] for step in spread)])]
 
 
 def _batches(windows: Sequence[_Window], voxels_at_once: int) -> Iterator[list[_Window]]:

@@ -26,6 +26,7 @@ from dafne_dante.models.preprocess import pad_for_network
 from dafne_dante.training.losses import dice_cross_entropy
 from dafne_dante.training.metrics import average_dice, dice_from_counts, overlap_counts
 from dafne_dante.training.prepared import PreparedCase
+from dafne_dante.training.processes import ALONE, Processes
 
 __all__ = ["HeldOutWindows"]
 
@@ -71,28 +72,41 @@ class HeldOutWindows:
         """The work of one measurement."""
         return sum(window.target.size for window in self._windows)
 
-    def measure(self, network: nn.Module) -> tuple[float | None, dict[str, float | None]]:
-        """Mean loss of a window and Dice ("mean" and each label); None where nothing was held out."""
+    def measure(self, network: nn.Module, processes: Processes = ALONE) -> tuple[float | None, dict[str, float | None]]:
+        """Mean loss of a window and Dice ("mean" and each label); None where nothing was held out.
+
+        Several processes look at a part of the windows each, and come to the same answer.
+        """
+        own = self._look(network, self._windows[processes.rank :: processes.count])
+        parts = processes.gather([(loss, found.tolist()) for loss, found in own])
         losses: list[float] = []
         counts: dict[str, npt.NDArray[np.int64]] = {}
+        for number, window in enumerate(self._windows):
+            loss, found = parts[number % processes.count][number // processes.count]
+            losses.append(loss)
+            counts[window.case_id] = counts.get(window.case_id, 0) + np.array(found)
+        scores = [dice_from_counts(count, self._labels) for count in counts.values()]
+        return (float(np.mean(losses)) if losses else None), average_dice(scores, self._labels)
+
+    def _look(self, network: nn.Module, windows: Sequence[_Window]) -> list[tuple[float, npt.NDArray[np.int64]]]:
+        """Loss and counts of each window."""
+        looks: list[tuple[float, npt.NDArray[np.int64]]] = []
         device = next(network.parameters()).device
         with evaluating(network), torch.inference_mode():
-            for batch in _batches(self._windows, _VOXELS_AT_ONCE.get(device.type, 1 << 16)):
+            for batch in _batches(windows, _VOXELS_AT_ONCE.get(device.type, 1 << 16)):
                 image, target, known = (
                     torch.from_numpy(np.stack([getattr(window, part) for window in batch])).to(device)
                     for part in ("image", "target", "known")
                 )
                 logits = network(image).float()
-                losses += [
-                    float(dice_cross_entropy(*(part[index : index + 1] for part in (logits, target, known))))
-                    for index in range(len(batch))
+                losses = [
+                    float(dice_cross_entropy(logits[one], target[one], known[one]))
+                    for one in (slice(index, index + 1) for index in range(len(batch)))
                 ]
                 predictions = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
-                for window, prediction in zip(batch, predictions, strict=True):
-                    found = overlap_counts(prediction, window.target, window.known, self._labels)
-                    counts[window.case_id] = counts.get(window.case_id, 0) + found
-        scores = [dice_from_counts(count, self._labels) for count in counts.values()]
-        return (float(np.mean(losses)) if losses else None), average_dice(scores, self._labels)
+                for loss, window, prediction in zip(losses, batch, predictions, strict=True):
+                    looks.append((loss, overlap_counts(prediction, window.target, window.known, self._labels)))
+        return looks
 
 
 def _places(number: int, case: PreparedCase, plan: ModelPlan) -> Iterator[_Place]:

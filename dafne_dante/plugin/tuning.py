@@ -8,6 +8,8 @@ Invariants
   so an improvement is never a loss there.
 - With several folds each is trained and measured by itself. They decide how many epochs and which step; a last
   training then learns from all cases, for so many epochs of the same schedule.
+- What is sent is as small as it may be: each weight's update at the lowest rank whose residual (`delta.compression`) is
+  allowed, and the largest residual is allowed with which Dice on windows of the held-out cases falls by 0.002 at most.
 - What is measured is the base plus the update as it would be sent.
 """
 
@@ -23,6 +25,7 @@ from dafne_dante.adaptation.lora import plain_weights
 from dafne_dante.adaptation.low_rank import LowRank
 from dafne_dante.adaptation.protocol import Method
 from dafne_dante.annotations.case import Case
+from dafne_dante.delta.compression import compressed
 from dafne_dante.delta.difference import WeightUpdate, take_difference
 from dafne_dante.delta.encode import updates_as_sent
 from dafne_dante.models.build import build_network, canonical_weights
@@ -40,6 +43,8 @@ __all__ = ["Tuned", "Tuning", "tune"]
 
 _STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _WINDOWS_TO_CHOOSE_BY = 64
+_RESIDUALS = (0.3, 0.2, 0.1, 0.05)
+_DICE_TOLERANCE = 0.002
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,28 +85,24 @@ def tune(tuning: Tuning, division: Division) -> Tuned:
 def _held_out(tuning: Tuning, division: Division) -> Tuned:
     (fold,) = division.folds
     result, updates = _train(tuning, fold.training, fold.held_out, checkpoint=tuning.checkpoint)
-    step = _best_step([_scores_by_step(tuning.base, updates, fold.held_out)])
-    return _tuned(tuning, division, result, updates, step=step, by_fold=[updates])
+    return _tuned(tuning, division, result, updates, [updates])
 
 
 def _cross_fitted(tuning: Tuning, division: Division) -> Tuned:
     results: list[FitResult] = []
     found: list[tuple[WeightUpdate, ...]] = []
-    scores: list[list[float]] = []
+    count = len(division.folds) + 1
     for number, fold in enumerate(division.folds, start=1):
-        tuning.on_stage(f"training {number} of {len(division.folds) + 1}")
-        result, updates = _train(tuning, fold.training, fold.held_out, before=results, of=len(division.folds) + 1)
+        tuning.on_stage(f"training {number} of {count}")
+        result, updates = _train(tuning, fold.training, fold.held_out, before=results, of=count)
         results.append(result)
         found.append(updates)
-        scores.append(_scores_by_step(tuning.base, updates, fold.held_out))
     history = _mean_history([result.history for result in results])
     best = max(history, key=lambda record: record.score).epoch
-    tuning.on_stage(f"training {len(division.folds) + 1}, on all cases, for {best} epochs")
+    tuning.on_stage(f"training {count}, on all cases, for {best} epochs")
     last = replace(tuning, recipe=replace(tuning.recipe, last_epoch=best))
-    count = len(division.folds) + 1
     _, updates = _train(last, division.cases, (), before=results, of=count, checkpoint=tuning.checkpoint)
-    result = FitResult(history, best)
-    return _tuned(tuning, division, result, updates, step=_best_step(scores), by_fold=found)
+    return _tuned(tuning, division, FitResult(history, best), updates, found)
 
 
 def _tuned(
@@ -109,13 +110,18 @@ def _tuned(
     division: Division,
     result: FitResult,
     updates: Sequence[WeightUpdate],
-    *,
-    step: float,
     by_fold: Sequence[Sequence[WeightUpdate]],
 ) -> Tuned:
-    """Keep one step of everything, and measure it as it would be sent."""
-    base, sent = tuning.base, _scaled(updates, step)
-    networks = [_network(base, updates_as_sent(_scaled(one, step))) for one in by_fold]
+    """Keep the best step of everything, as small as it may be, and measure it as it would be sent."""
+    base = tuning.base
+    measures = [_Measure(base, fold.held_out) for fold in division.folds]
+    step = _best_step(
+        [[one(_scaled(moved, step)) for step in _STEPS] for one, moved in zip(measures, by_fold, strict=True)]
+    )
+    kept = [_scaled(one, step) for one in by_fold]
+    residual = _residual_allowed(measures, kept)
+    sent = compressed(_scaled(updates, step), residual)
+    networks = [_network(base, updates_as_sent(compressed(one, residual))) for one in kept]
     after = measure_folds(networks, base.plan, division)
     improved = updated_model(base, updates_as_sent(sent), timestamp=int(time.time()))
     return Tuned(result, step, sent, improved, after)
@@ -153,15 +159,28 @@ def _train(
     return result, take_difference(canonical_weights(base.plan, base.weights), tuned, method.factors(network))
 
 
-def _scores_by_step(base: GlobalModel, updates: Sequence[WeightUpdate], held_out: Sequence[Case]) -> list[float]:
-    """Mean Dice on windows of held-out cases after each of the steps; -1 where no label occurs."""
-    size = int(np.prod(base.plan.patch))
-    windows = HeldOutWindows(prepare_cases(held_out, base.plan), base.plan, most_voxels=_WINDOWS_TO_CHOOSE_BY * size)
-    scores = []
-    for step in _STEPS:
-        mean = windows.measure(_network(base, _scaled(updates, step)))[1]["mean"]
-        scores.append(-1.0 if mean is None else mean)
-    return scores
+class _Measure:
+    """Mean Dice on windows of held-out cases of the base with updates; -1 where no label occurs."""
+
+    def __init__(self, base: GlobalModel, held_out: Sequence[Case]) -> None:
+        most = _WINDOWS_TO_CHOOSE_BY * int(np.prod(base.plan.patch))
+        self._base = base
+        self._windows = HeldOutWindows(prepare_cases(held_out, base.plan), base.plan, most_voxels=most)
+
+    def __call__(self, updates: Sequence[WeightUpdate]) -> float:
+        mean = self._windows.measure(_network(self._base, updates))[1]["mean"]
+        return -1.0 if mean is None else mean
+
+
+def _residual_allowed(measures: Sequence[_Measure], kept: Sequence[Sequence[WeightUpdate]]) -> float:
+    """The largest residual that costs no more Dice than is tolerated, the mean over the folds."""
+
+    def dice(residual: float) -> float:
+        sent = [updates_as_sent(compressed(updates, residual)) for updates in kept]
+        return float(np.mean([measure(updates) for measure, updates in zip(measures, sent, strict=True)]))
+
+    whole = dice(0.0)
+    return next((residual for residual in _RESIDUALS if dice(residual) >= whole - _DICE_TOLERANCE), 0.0)
 
 
 def _best_step(scores: Sequence[Sequence[float]]) -> float:

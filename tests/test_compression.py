@@ -61,7 +61,7 @@ def test_the_rank_is_the_lowest_that_is_allowed():
 def test_what_gains_nothing_comes_back_as_it_is():
     torch.manual_seed(1)
     channel = WeightUpdate("c", LowRank("lora-channel", torch.randn(9, 4, 1), torch.randn(9, 1, 3), 1.0))
-    zero, vector, full = (WeightUpdate(n, t) for n, t in zip("zvf", (torch.zeros(4, 4), torch.ones(4), torch.eye(6)), strict=True))
+    zero, vector, full = (WeightUpdate("w", one) for one in (torch.zeros(4, 4), torch.ones(4), torch.eye(6)))
     updates = [channel, zero, vector, full]
     assert compressed(updates, 0.2) == tuple(updates)
     low = WeightUpdate("l", torch.ones(30, 30))

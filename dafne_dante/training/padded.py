@@ -101,8 +101,8 @@ def _around(known: npt.NDArray[np.bool_], axis: int, before: int, length: int, s
     meets it.
     """
     inside = np.zeros(length, np.bool_)
-    here = known.any(axis=tuple(other for other in range(known.ndim) if other != axis))
-    inside[before : before + len(here)] = here
+    others = tuple(other for other in range(known.ndim) if other != axis)
+    inside[before : before + known.shape[axis]] = known.any(axis=others)
     counted = np.concatenate([[0], np.cumsum(inside)])
     start = patch_start(np.arange(length), size, length)
     return np.flatnonzero(counted[np.minimum(start + size, length)] > counted[start])

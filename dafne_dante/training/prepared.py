@@ -19,7 +19,11 @@ from dafne_dante.models.plan import ModelPlan
 from dafne_dante.models.predict import check_channels
 from dafne_dante.models.preprocess import PreparedImage, prepare_image, prepare_known, prepare_segmentation
 
-__all__ = ["PreparedCase", "prepare_cases"]
+__all__ = ["PREPARATION", "PreparedCase", "check_case", "prepare_case", "prepare_cases"]
+
+PREPARATION = 1
+"""Counts up with every change of what is prepared from the same case and plan."""
+
 
 _SIDEWAYS = 0.3
 """Cosine of the angle between an axis and left-right from which a mirror along it would swap sides."""
@@ -51,13 +55,26 @@ def prepare_cases(cases: Sequence[Case], plan: ModelPlan) -> list[PreparedCase]:
     """Prepare every case for the plan; IncompatibleModelError when labels or contrasts differ from the plan's."""
     prepared: list[PreparedCase] = []
     for case in cases:
-        if case.labels != plan.labels:
-            raise IncompatibleModelError(
-                f"expected cases labelled {', '.join(plan.labels)}, found {', '.join(case.labels)}"
-            )
-        check_channels(plan, case.image.shape[0])
-        prepared += _slices(case, plan) if plan.dimensions == 2 else [_volume(case, plan)]
+        check_case(case, plan)
+        prepared += prepare_case(case, plan)
     return prepared
+
+
+def check_case(case: Case, plan: ModelPlan) -> None:
+    """IncompatibleModelError when labels or contrasts differ from the plan's."""
+    if case.labels != plan.labels:
+        raise IncompatibleModelError(
+            f"expected cases labelled {', '.join(plan.labels)}, found {', '.join(case.labels)}"
+        )
+    check_channels(plan, case.image.shape[0])
+
+
+def prepare_case(case: Case, plan: ModelPlan) -> list[PreparedCase]:
+    """One volume, or for a 2D plan every annotated slice, of a case that fits the plan.
+
+    Of the plan only its dimensions and spacing matter.
+    """
+    return _slices(case, plan) if plan.dimensions == 2 else [_volume(case, plan)]
 
 
 def _volume(case: Case, plan: ModelPlan) -> PreparedCase:

@@ -21,7 +21,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -29,7 +29,6 @@ from typing import IO
 import numpy as np
 
 from dafne_dante.annotations.case import Case
-from dafne_dante.annotations.reading import pseudonym
 from dafne_dante.annotations.store.key import StoreKey
 from dafne_dante.annotations.store.sealing import CHUNK_BYTES, seal, seal_blob, sealed_bytes, unseal, unseal_blob
 from dafne_dante.durable import make_folder, write_stream_atomically
@@ -63,20 +62,13 @@ class PreparedFiles:
     def __init__(self, folder: Path, key: StoreKey, holds: Callable[[str], bool], max_bytes: int) -> None:
         self._folder, self._holds, self._max_bytes = folder, holds, max_bytes
         self._key, self._names = key.derive("prepared cases"), key.derive("prepared names")
-        self._case_ids = key.case_ids
         self._begin_ns = time.time_ns()
 
     def name_for(self, case: Case, how: str) -> str:
-        """The file for a case that is prepared as `how` says; empty when the store does not hold the case.
-
-        The case counts by its image, whatever its id: a folder that is read without the store's key is known, too.
-        """
-        if not self._max_bytes:
+        """The file for a case that is prepared as `how` says; empty when the store does not hold the case."""
+        if not self._max_bytes or not self._holds(case.case_id):
             return ""
-        ids = (case.case_id, pseudonym(case.image, self._case_ids))
-        found = next((case_id for case_id in ids if self._holds(case_id)), "")
-        name = f"{found}-{_digest(case, how, self._names)}.prepared" if found else ""
-        return name if _FILE.fullmatch(name) else ""
+        return f"{case.case_id}-{_digest(case, how, self._names)}.prepared"
 
     def has(self, name: str) -> bool:
         """Whether there is such a file, sound or not."""
@@ -85,17 +77,12 @@ class PreparedFiles:
         except OSError:  # looking is forbidden
             return False
 
-    def read(self, name: str, part: int) -> bytes:
+    def read(self, name: str, part: int) -> bytearray:
         """One part of a file; StorageError when it is not there, or not as it was sealed."""
-        path = self._folder / name
-        if not self.has(name):
-            raise StorageError(f"expected {path.name}, found no such file")
-        try:
-            with path.open("rb") as stream:
-                content = self._read_part(stream, name, part)
-            os.utime(path)
-        except OSError as error:
-            raise StorageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error
+        with self._opened(name) as stream:
+            content = self._read_part(stream, name, part)
+        with suppress(OSError):  # a folder that may be read only still serves
+            os.utime(self._folder / name)
         return content
 
     def write(self, name: str, parts: Sequence[Sequence[memoryview]]) -> bool:
@@ -129,7 +116,18 @@ class PreparedFiles:
                 self._delete(name)
         self._shrink_to(self._max_bytes, self._files())
 
-    def _read_part(self, stream: IO[bytes], name: str, part: int) -> bytes:
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[IO[bytes]]:
+        """The file; what the disk says against it becomes a StorageError."""
+        if not self.has(name):
+            raise StorageError(f"expected {name}, found no such file")
+        try:
+            with (self._folder / name).open("rb") as stream:
+                yield stream
+        except OSError as error:
+            raise StorageError(f"cannot read {name}: {error.strerror or type(error).__name__}") from error
+
+    def _read_part(self, stream: IO[bytes], name: str, part: int) -> bytearray:
         lengths = self._lengths(stream, name)
         if not 0 <= part < len(lengths):
             raise _damaged(name)
@@ -140,7 +138,7 @@ class PreparedFiles:
             content += chunk
         if len(content) != lengths[part]:
             raise _damaged(name)
-        return bytes(content)
+        return content
 
     def _lengths(self, stream: IO[bytes], name: str) -> list[int]:
         size = stream.seek(0, io.SEEK_END)

@@ -6,10 +6,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 __all__ = ["FakeServer", "answer", "drip", "drip_chunks", "hang", "hang_up", "redirect"]
 
 
-class FakeServer:
-    """Answers POST and GET by the script and keeps (method, path, headers, body) of every request in `requests`."""
+class QuietServer(ThreadingHTTPServer):
+    """Says nothing of clients that break off, as these tests make them do."""
 
-    def __init__(self, *script):
+    def handle_error(self, request, client_address):
+        pass
+
+
+class FakeServer:
+    """Answers POST and GET by the script and keeps (method, path, headers, body) of every request in `requests`.
+
+    A step finds the body at `handler.body`. With an SSL `context` the server speaks TLS.
+    """
+
+    def __init__(self, *script, context=None):
         self.requests, self.over = [], threading.Event()
         fake, lock = self, threading.Lock()
 
@@ -21,6 +31,7 @@ class FakeServer:
                 with lock:
                     fake.requests.append((self.command, self.path, dict(self.headers), body))
                     step = script[min(len(fake.requests), len(script)) - 1]
+                self.body = body
                 self.over, self.close_connection = fake.over, True
                 try:
                     step(self)
@@ -33,13 +44,22 @@ class FakeServer:
             def log_message(self, *arguments):
                 """Keep the tests' output clean."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = QuietServer(("127.0.0.1", 0), Handler)
+        self.scheme = "https" if context else "http"
+        if context:
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self._server.server_address[1]}/"
+        return f"{self.scheme}://127.0.0.1:{self.port}/"
+
+    @property
+    def port(self):
+        return self._server.server_address[1]
 
     @property
     def calls(self):

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from dafne_dante.config import AnnotationSettings, Settings, configuration_folder, load_settings, write_settings
+from dafne_dante.config import (
+    AnnotationSettings,
+    Settings,
+    configuration_folder,
+    is_proxy_address,
+    load_settings,
+    write_settings,
+)
 from dafne_dante.errors import SettingsError
 
 KEY = "abcd1234.very-secret"
@@ -47,6 +54,27 @@ def test_what_is_said_of_annotations_comes_back(tmp_path):
     assert load_settings(tmp_path, {}) == settings
 
 
+def test_what_is_said_of_the_network_comes_back(tmp_path):
+    settings = Settings(
+        folder=tmp_path,
+        ca_bundle=tmp_path / "hospital.pem",
+        proxy="http://site:p%40ss@proxy.example:8080",
+        retries=0,
+        retry_s=0.5,
+        chunk_mib=2,
+        cache_models=0,
+        cache_gib=0.5,
+    )
+    write_settings(settings)
+    assert load_settings(tmp_path, {}) == settings
+    assert "p%40ss" not in repr(settings)
+
+
+@pytest.mark.parametrize("proxy", ["", "none", "http://proxy", "https://proxy.example:8443/", "http://[::1]:3128"])
+def test_addresses_of_proxies(proxy):
+    assert is_proxy_address(proxy)
+
+
 def test_hashes_of_trusted_model_code_come_back(tmp_path):
     settings = Settings(folder=tmp_path, run_model_code=("0" * 64, "af" * 32))
     write_settings(settings)
@@ -85,6 +113,13 @@ def test_the_key_is_in_no_representation(tmp_path):
             '[federation]\nkey = "x"\n[colour]\nred = 1',
             ["unknown setting federation.key", "unknown setting colour.red"],
         ),
+        (
+            '[federation]\nproxy = "http://me:hidden@proxy:port"\nretries = 1.5',
+            ["proxy must be", "retries must be a whole"],
+        ),
+        ('[federation]\nproxy = "socks5://me:hidden@proxy"\nca_bundle = 1', ["proxy must be", "ca_bundle must be"]),
+        ('[federation]\nproxy = "proxy:8080"\nchunk_mib = 0', ["proxy must be", "chunk_mib must be a whole"]),
+        ("[federation]\nretry_s = -1\ncache_gib = nan\ncache_models = inf", ["retry_s", "cache_gib", "cache_models"]),
         ("timeout_s = 3", ["unknown setting timeout_s"]),
         ('[annotations]\nfolders = "one"', ["folders must be a list"]),
         ('[annotations]\nignore = [""]', ["ignore must be a list"]),
@@ -106,6 +141,7 @@ def test_all_faults_are_told_at_once(tmp_path, text, expected):
         load_settings(written(tmp_path, text), {})
     assert all(part in str(caught.value) for part in expected)
     assert str(tmp_path) not in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 def test_a_file_that_is_not_toml_is_told_by_line_without_quoting_it(tmp_path):

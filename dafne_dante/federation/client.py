@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import platformdirs
+
 from dafne_dante.config import Settings
 from dafne_dante.durable import digest_file
 from dafne_dante.errors import ServerAnswerError
@@ -28,7 +30,7 @@ from dafne_dante.federation.uploading import Sender
 
 __all__ = ["Capability", "FederationClient", "ModelInfo", "PendingUpload", "connect"]
 
-_CACHE_FOLDER = "global-models"
+_APPLICATION = "dafne-dante"
 _CHUNK_BYTES = 50 * 1024**2
 _VERSION = re.compile(r"[0-9]{1,20}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -194,12 +196,18 @@ def connect(settings: Settings, server: str = "") -> FederationClient:
         transport,
         chunk_bytes=settings.chunk_mib * 1024**2,
         cache=ModelCache(
-            settings.folder / _CACHE_FOLDER,
+            _cache_folder(settings),
             most_files=settings.cache_models,
             most_bytes=int(settings.cache_gib * 1024**3),
         ),
         turn=UploadTurns(settings.folder, url).turn,
     )
+
+
+def _cache_folder(settings: Settings) -> Path:
+    """The platform's place for what can be fetched again; inside a configuration folder that somebody chose."""
+    own = settings.folder == Path(platformdirs.user_config_dir(_APPLICATION))
+    return (Path(platformdirs.user_cache_dir(_APPLICATION)) if own else settings.folder) / "global-models"
 
 
 def _version(value: Any) -> str:

@@ -5,7 +5,15 @@ from typing import Annotated
 import typer
 
 from dafne_dante._version import __version__
-from dafne_dante.cli import case_commands, federation_commands, key_commands, model_commands, server_commands
+from dafne_dante.cli import (
+    audit_commands,
+    case_commands,
+    federation_commands,
+    key_commands,
+    model_commands,
+    outbox_commands,
+    server_commands,
+)
 from dafne_dante.cli.demo_command import demo
 from dafne_dante.cli.output import run_guarded
 from dafne_dante.cli.plan_command import plan
@@ -37,6 +45,8 @@ for command in (
     application.command()(command)
 application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")
+application.add_typer(outbox_commands.outbox, name="outbox")
+application.add_typer(audit_commands.audit, name="audit")
 application.add_typer(server_commands.server, name="server")
 
 

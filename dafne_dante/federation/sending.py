@@ -1,0 +1,226 @@
+"""Sending what waits in the outbox, one update after the other.
+
+The path of one update: ask the server whether its type takes deltas -> check the file -> `sending` in the database ->
+"leaving" in the audit log -> upload -> "outcome" in the audit log -> the new state in the database. Each arrow is on
+the disk before the next step begins.
+
+Invariants
+- Nothing leaves that the audit log does not have before; what the log has of a try decides after a crash: without
+  "leaving" nothing left, with an outcome it is that one, else the server may have it.
+- What may have arrived is sent again as the same bytes under the same update_id, which the operator counts once
+  (admission.py), and the log says that it is sent again.
+- One process sends at a time; an update goes only to the server that it was queued for.
+- A failure of one update ends the round only when the next one would fail by it, too: no server, no permission.
+"""
+
+import random as randomness
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from dafne_dante.config import Settings
+from dafne_dante.errors import AccessDeniedError, DanteError, ServerUnreachableError, StorageError, TransportError
+from dafne_dante.federation.audit import Head, Record
+from dafne_dante.federation.client import ModelInfo
+from dafne_dante.federation.outbox import Outbox, settings_mark
+from dafne_dante.federation.outbox_states import Entry, Patience, begin, is_due
+from dafne_dante.federation.route import checked_address
+from dafne_dante.federation.verdicts import ARRIVED, Verdict, judge, settle, verdict_of_record
+
+__all__ = ["Dispatcher", "Tried", "Uploads", "cancel_update", "dispatch_for", "recover"]
+
+_DELTA_VERSION = 1
+
+
+class Uploads(Protocol):
+    """What sending needs of a FederationClient."""
+
+    def model_info(self, model_type: str) -> ModelInfo:
+        """What the server says about a type."""
+
+    def upload(self, model_type: str, path: Path, dice: float) -> None:
+        """Send a file; UploadUnknownError when it may have arrived."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An update after a try; `error` is why it has not arrived, None when it has."""
+
+    entry: Entry
+    error: DanteError | None
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    """Sends what waits for one server.
+
+    Attributes:
+        outbox: where it waits.
+        client: of that server.
+        server: its base URL.
+        mark: of the settings, see `outbox.settings_mark`: what is held under others is tried again.
+        patience, draw: pauses after failures; `draw` is uniform in [0, 1).
+        wait_s: how long to wait for another process that is sending.
+    """
+
+    outbox: Outbox
+    client: Uploads
+    server: str
+    mark: str = ""
+    patience: Patience = field(default_factory=Patience)
+    draw: Callable[[], float] = randomness.random
+    wait_s: float = 0.0
+
+    def send_one(self, update_id: str) -> Tried:
+        """Try one update now, whether it is due or not; what has arrived or ended is left as it is.
+
+        Raises:
+            StorageError: the disk refuses; the update is in the outbox, whatever was sent.
+            TransportError: another process is sending for longer than `wait_s`.
+            DeltaError: there is no such update.
+        """
+        with self.outbox.sending(wait_s=self.wait_s) as mine:
+            if not mine:
+                raise TransportError("another process is sending; the update waits in the outbox")
+            recover(self.outbox, patience=self.patience, share=self.draw(), mark=self.mark)
+            entry = self.outbox.find(update_id)
+            if entry.state == "waiting":
+                return self._try(entry)
+        return Tried(entry, None if entry.state == "sent" else TransportError(f"the update is {entry.state}"))
+
+    def send_due(self) -> list[Tried]:
+        """Try every update for the server that is due, oldest first; nothing when another process is sending.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        tried: list[Tried] = []
+        with self.outbox.sending(wait_s=self.wait_s) as mine:
+            if not mine:
+                return tried
+            recover(self.outbox, patience=self.patience, share=self.draw(), mark=self.mark)
+            for entry in self.outbox.entries(finished=False):
+                if self._is_for_us(entry) and is_due(entry, self.outbox.now_s, self.mark):
+                    tried.append(self._try(entry))
+                    if isinstance(tried[-1].error, (ServerUnreachableError, AccessDeniedError)):
+                        break
+        return tried
+
+    def _is_for_us(self, entry: Entry) -> bool:
+        return entry.server == checked_address(self.server)
+
+    def _try(self, entry: Entry) -> Tried:
+        if not self._is_for_us(entry):
+            return Tried(entry, TransportError(f"the update is for {entry.server}; name that server to send it"))
+        try:
+            capability = self.client.model_info(entry.model_type).capability
+        except TransportError as error:
+            return self._stays(entry, judge(error, uploading=False), error)
+        if entry.kind == "delta" and (capability is None or capability.delta < _DELTA_VERSION):
+            return self._stays(entry, *_no_deltas(entry))
+        path = self.outbox.file_of(entry)
+        return self._stays(entry, *_damaged()) if path is None else self._send(entry, path)
+
+    def _send(self, entry: Entry, path: Path) -> Tried:
+        entry = self.outbox.change(entry.update_id, begin)
+        self.outbox.audit.append("leaving", _facts(entry))
+        verdict, failure = ARRIVED, None
+        try:
+            self.client.upload(entry.model_type, path, entry.dice)
+        except (TransportError, StorageError) as error:
+            verdict, failure = judge(error, uploading=True), error
+        head = self.outbox.audit.append("outcome", _outcome(entry, verdict))
+        return Tried(self._settled(entry, verdict, head), failure)
+
+    def _stays(self, entry: Entry, verdict: Verdict, error: DanteError) -> Tried:
+        return Tried(self._settled(entry, verdict, None), error)
+
+    def _settled(self, entry: Entry, verdict: Verdict, head: Head | None) -> Entry:
+        end = partial(settle, verdict=verdict, patience=self.patience, share=self.draw(), mark=self.mark)
+        return self.outbox.change(entry.update_id, end, head)
+
+
+def dispatch_for(
+    settings: Settings, outbox: Outbox, client: Uploads, server: str, *, wait_s: float = 0.0
+) -> Dispatcher:
+    """What sends a site's outbox to `server` by `client`, which must be a client of that server."""
+    mark = settings_mark(settings, outbox.salt)
+    return Dispatcher(outbox, client, checked_address(server), mark, wait_s=wait_s)
+
+
+def cancel_update(outbox: Outbox, name: str) -> Entry:
+    """Cancel the update of this name (see Outbox.find), also one whose sending process died.
+
+    Raises:
+        DeltaError: there is no such update, it has left, or it is being sent right now.
+    """
+    entry = outbox.find(name)
+    if entry.state == "sending":
+        with outbox.sending() as mine:
+            if mine:
+                recover(outbox, patience=Patience(), share=0.0, mark="")
+    return outbox.cancel(entry.update_id)
+
+
+def recover(outbox: Outbox, *, patience: Patience, share: float, mark: str) -> list[Entry]:
+    """Settle what a process left that died while it was sending; only for who holds `outbox.sending`."""
+    found = []
+    for entry in outbox.entries(finished=False):
+        if entry.state == "sending":
+            verdict, head = _verdict_after_crash(outbox, entry)
+            end = partial(settle, verdict=verdict, patience=patience, share=share, mark=mark)
+            found.append(outbox.change(entry.update_id, end, head))
+    return found
+
+
+def _verdict_after_crash(outbox: Outbox, entry: Entry) -> tuple[Verdict, Head | None]:
+    told = "the program ended while the update was being sent"
+    records = [record for record in outbox.audit.records() if _is_of(record, entry)]
+    for record in records:
+        if record.get("event") == "outcome":
+            return verdict_of_record(record), None
+    if not records:
+        return Verdict("not-arrived", "interrupted", told), None
+    unknown = Verdict("unknown", "interrupted", told)
+    return unknown, outbox.audit.append("outcome", _outcome(entry, unknown))
+
+
+def _is_of(record: Record, entry: Entry) -> bool:
+    return (record.get("update_id"), record.get("attempt")) == (entry.update_id, entry.attempts)
+
+
+def _name_of(entry: Entry) -> dict[str, Any]:
+    return {"update_id": entry.update_id, "attempt": entry.attempts}
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    """What the log says of an update that is about to leave."""
+    return {
+        **_name_of(entry),
+        "kind": entry.kind,
+        "to": entry.server,
+        "model_type": entry.model_type,
+        "sha256": entry.sha256,
+        "bytes": entry.size_bytes,
+        "trigger": entry.trigger,
+        "may_be_there": entry.doubtful > 0,
+    }
+
+
+def _outcome(entry: Entry, verdict: Verdict) -> dict[str, Any]:
+    return {**_name_of(entry), "outcome": verdict.outcome, "why": verdict.why}
+
+
+def _no_deltas(entry: Entry) -> tuple[Verdict, DanteError]:
+    text = (
+        f"expected a type that takes deltas, found that {entry.model_type} does not say so; nothing was sent, "
+        "update.delta is kept and waits in the outbox; ask the operator to publish the type's capability"
+    )
+    return Verdict("not-arrived", "no-deltas", text), TransportError(text)
+
+
+def _damaged() -> tuple[Verdict, DanteError]:
+    text = "expected the update's file in the outbox, found it missing or damaged; cancel it and improve again"
+    return Verdict("not-arrived", "damaged", text), StorageError(text)

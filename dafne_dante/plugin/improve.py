@@ -1,7 +1,7 @@
 """The whole story of an improvement, on one page.
 
 pull the global model -> collect the site's cases -> hold some out -> fine-tune -> take the delta -> measure it as it
-would be sent -> quality gate -> sign -> write the files -> upload.
+would be sent -> quality gate -> sign -> write the files -> outbox -> upload.
 
 Invariants
 - The improved model is the base plus the delta *as it would be sent*: what was measured is what leaves the house.
@@ -10,7 +10,7 @@ Invariants
   process. A run that is resumed from it sends what an uninterrupted one would have sent; with another base, other cases
   or other choices it is refused, and nothing is deleted.
 - Nothing is uploaded unless it was asked for, the gate passed, and the server's type says that it takes deltas; the
-  files are there before, so that a failed upload loses nothing.
+  files are there before, and the update is in the outbox, so that a failed upload loses nothing and is made up for.
 """
 
 import time
@@ -28,15 +28,18 @@ from dafne_dante.config import Settings
 from dafne_dante.delta.encode import DeltaFacts, encode_delta
 from dafne_dante.delta.signing import ensure_signing_key
 from dafne_dante.durable import write_atomically
-from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError, TransportError
+from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError
 from dafne_dante.federation.client import FederationClient
+from dafne_dante.federation.route import checked_address
 from dafne_dante.models.build import build_network
 from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
 from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
 from dafne_dante.plugin.collecting import CaseRequest, collect_cases
+from dafne_dante.plugin.delivering import Delivery, deliver
 from dafne_dante.plugin.division import Division, divide, measure_folds
 from dafne_dante.plugin.gate import GateDecision, decide_gate
+from dafne_dante.plugin.preparing import cache_for
 from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
 from dafne_dante.plugin.tuning import Tuned, Tuning, tune
@@ -67,6 +70,8 @@ class ImprovementRequest:
         rank, form: of LoRA.
         schedule: of gradual unfreezing, one of SCHEDULE_NAMES.
         reference: labelled studies of the global model's own domain, on which it is told what was forgotten.
+        server: base URL of the client's server; the settings' when left out.
+        trigger: what asked for it, for the outbox and the audit log: command, improve-button, nightly, ...
     """
 
     data: CaseRequest
@@ -82,6 +87,8 @@ class ImprovementRequest:
     form: Form = "lora-shared"
     schedule: str = "phased"
     reference: tuple[Path, ...] = ()
+    server: str = ""
+    trigger: str = "command"
 
 
 @dataclass(frozen=True)
@@ -123,15 +130,14 @@ def improve(
     """Improve a global model from a folder of labelled cases; files and meanings in ImprovementRequest.
 
     Raises:
-        TransportError: also when the upload fails; the files of the run are there then, and summary.json says that
-            nothing was uploaded.
+        TransportError: also when the upload fails; the files of the run are there then, the update waits in the
+            outbox, and summary.json says that it was not uploaded.
         DanteError: any other; no result was written then. The branch says who must act.
     """
     progress, begin = progress or Progress(), time.perf_counter()
     make_method = _method_maker(request)
     make_method()  # a choice that cannot be is told before anything is read
-    if request.upload and client is None:
-        raise SettingsError("expected a federation server to upload to, found none; name it with --server")
+    server = _address(request, settings, client)
     with results_folder(request.out) as folder:
         start = _prepare(request, settings, client, folder, progress)
         # Made before hours of training, so that a folder for keys that cannot be written is told now.
@@ -150,7 +156,8 @@ def improve(
     _remove_checkpoint(request)
     if client is None or not request.upload or not outcome.decision.passed:
         return summary
-    _upload(request, start.base, client, outcome.tuned.after["mean"] or 0.0)
+    delivery = Delivery(server, outcome.tuned.after["mean"] or 0.0, request.trigger)
+    deliver(content, delivery, settings, client, say=progress.stage)
     progress.stage(f"sent {len(content)} bytes")
     summary = replace(summary, uploaded=True, seconds=round(time.perf_counter() - begin, 3))
     write_summary(request.out / "summary.json", summary)
@@ -203,6 +210,15 @@ def _obtain_base(
     return base_from_server(client, request.model_type, folder / "base.model")
 
 
+def _address(request: ImprovementRequest, settings: Settings, client: FederationClient | None) -> str:
+    """Where the update is to go; "" when it is to stay. Asked before hours of training."""
+    if not request.upload:
+        return ""
+    if client is None:
+        raise SettingsError("expected a federation server to upload to, found none; name it with --server")
+    return checked_address(request.server or settings.server)
+
+
 def _method_maker(request: ImprovementRequest) -> Callable[[], Method]:
     """What makes the method that was asked for, anew for each training."""
     if request.method == "gradual-unfreezing":
@@ -239,6 +255,7 @@ def _fine_tune(
         request.out / _CHECKPOINT,
         progress.epoch,
         progress.stage,
+        cache_for(request.data, settings, say=progress.stage).prepare,
     )
     tuned = tune(tuning, start.division)
     return _Outcome(tuned, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))
@@ -300,13 +317,3 @@ def _summarise(start: _Start, method: str, outcome: _Outcome, delta_bytes: int, 
         reference_before=start.reference_before,
         reference_after=outcome.reference_after,
     )
-
-
-def _upload(request: ImprovementRequest, base: BaseModel, client: FederationClient, dice: float) -> None:
-    """Send update.delta, and only to a type whose operator understands deltas: elsewhere it would block the queue."""
-    if base.capability is None or base.capability.delta < 1:
-        raise TransportError(
-            f"expected a type that takes deltas, found that {base.model_type} does not say so; "
-            "nothing was sent, update.delta is kept; ask the operator to publish the type's capability"
-        )
-    client.upload(base.model_type, request.out / "update.delta", dice)

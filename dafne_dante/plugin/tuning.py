@@ -36,7 +36,7 @@ from dafne_dante.training.hardware import choose_device
 from dafne_dante.training.held_out import HeldOutWindows
 from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.loop import FitResult, fit
-from dafne_dante.training.prepared import prepare_cases
+from dafne_dante.training.prepared import Prepare, PreparedCase, prepare_cases
 from dafne_dante.training.recipe import Recipe
 
 __all__ = ["Tuned", "Tuning", "tune"]
@@ -56,6 +56,7 @@ class Tuning:
         checkpoint: of the last training; None for none.
         on_epoch: is told every finished epoch, counted over all trainings, and how many there will be.
         on_stage: is told in words what is done.
+        prepare: prepares cases, or remembers them.
     """
 
     base: GlobalModel
@@ -64,6 +65,7 @@ class Tuning:
     checkpoint: Path | None = None
     on_epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None
     on_stage: Callable[[str], None] = lambda words: None
+    prepare: Prepare = prepare_cases
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def _tuned(
 ) -> Tuned:
     """Keep the best step of everything, as small as it may be, and measure it as it would be sent."""
     base = tuning.base
-    measures = [_Measure(base, fold.held_out) for fold in division.folds]
+    measures = [_Measure(base, tuning.prepare(fold.held_out, base.plan)) for fold in division.folds]
     step = _best_step(
         [[one(_scaled(moved, step)) for step in _STEPS] for one, moved in zip(measures, by_fold, strict=True)]
     )
@@ -148,8 +150,8 @@ def _train(
         network,
         base.plan,
         method,
-        prepare_cases(training, base.plan),
-        prepare_cases(held_out, base.plan),
+        tuning.prepare(training, base.plan),
+        tuning.prepare(held_out, base.plan),
         recipe=tuning.recipe,
         on_epoch=tell,
         on_stage=tuning.on_stage,
@@ -162,10 +164,10 @@ def _train(
 class _Measure:
     """Mean Dice on windows of held-out cases of the base with updates; -1 where no label occurs."""
 
-    def __init__(self, base: GlobalModel, held_out: Sequence[Case]) -> None:
+    def __init__(self, base: GlobalModel, held_out: Sequence[PreparedCase]) -> None:
         most = _WINDOWS_TO_CHOOSE_BY * int(np.prod(base.plan.patch))
         self._base = base
-        self._windows = HeldOutWindows(prepare_cases(held_out, base.plan), base.plan, most_voxels=most)
+        self._windows = HeldOutWindows(held_out, base.plan, most_voxels=most)
 
     def __call__(self, updates: Sequence[WeightUpdate]) -> float:
         mean = self._windows.measure(_network(self._base, updates))[1]["mean"]

@@ -7,7 +7,7 @@ target (X, Y) and known () True.
 Invariant: where nobody labelled, the target is 0 whatever the case holds there, so that nothing can depend on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from dafne_dante.models.plan import ModelPlan
 from dafne_dante.models.predict import check_channels
 from dafne_dante.models.preprocess import PreparedImage, prepare_image, prepare_known, prepare_segmentation
 
-__all__ = ["PREPARATION", "PreparedCase", "check_case", "prepare_case", "prepare_cases"]
+__all__ = ["PREPARATION", "Prepare", "PreparedCase", "check_case", "prepare_case", "prepare_cases"]
 
 PREPARATION = 1
 """Counts up with every change of what is prepared from the same case and plan."""
@@ -49,6 +49,10 @@ class PreparedCase:
         """Known, broadcast over the target's shape."""
         axes = (slice(None),) * self.known.ndim + (None,) * (self.target.ndim - self.known.ndim)
         return np.broadcast_to(self.known[axes], self.target.shape)
+
+
+Prepare = Callable[[Sequence[Case], ModelPlan], Sequence[PreparedCase]]
+"""What prepares cases for a plan: `prepare_cases`, or a cache that does it once."""
 
 
 def prepare_cases(cases: Sequence[Case], plan: ModelPlan) -> list[PreparedCase]:

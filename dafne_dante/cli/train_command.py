@@ -46,6 +46,7 @@ def train(
     from dafne_dante.plugin.collecting import CaseRequest, account
     from dafne_dante.plugin.training import TrainingProgress, TrainingRequest
     from dafne_dante.plugin.training import train as run
+    from dafne_dante.training.processes import join_processes
 
     chosen = architecture_named(architecture)
     if memory_gb is not None and not memory_gb > 0:
@@ -70,12 +71,17 @@ def train(
         tell(collection)
 
     bar, move = epoch_bar("train")
-    with bar:
-        outcome = run(
-            request,
-            load_settings(),
-            TrainingProgress(collect, say, lambda record, total: move(record.epoch, total, record.dice["mean"])),
-        )
+    with join_processes() as processes:
+        if not processes.is_first:
+            run(request, load_settings(), processes=processes)
+            return
+        with bar:
+            outcome = run(
+                request,
+                load_settings(),
+                TrainingProgress(collect, say, lambda record, total: move(record.epoch, total, record.dice["mean"])),
+                processes,
+            )
     answer = {
         **_described(outcome), "model_bytes": (out / "model.model").stat().st_size, **account(collected[0])
     }  # fmt: skip

@@ -4,23 +4,29 @@ Invariants
 - A run that is resumed has the weights of one that was never interrupted: same cases, same choices, same seed, on a
   CPU. Whatever differs is refused, and nothing is deleted then.
 - What was begun is in the output folder until it is done (see `unfinished`); the folds are resumed as well.
+- Where several processes train (see `training.processes`), the first alone plans and touches the output folder, and all
+  must have found the same cases.
 - With folds, every study is held out once, and the model that is written has learnt from all cases, for as many
   epochs as the folds needed on average; nothing is held out from it, so its figures are those of the folds.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.collect import Collection
 from dafne_dante.annotations.holdout import hold_out
 from dafne_dante.config import Settings
 from dafne_dante.durable import write_atomically
-from dafne_dante.errors import SettingsError
+from dafne_dante.errors import SettingsError, TrainingError
 from dafne_dante.models.configure import ArchitectureChoice, configure_cases
 from dafne_dante.models.file import write_model
+from dafne_dante.models.plan import plan_from_net_metadata, plan_to_net_metadata
+from dafne_dante.models.planning.budget import MemoryBudget
 from dafne_dante.plugin.collecting import CaseRequest, collect_cases
 from dafne_dante.plugin.planning import training_budget
 from dafne_dante.plugin.results import results_folder
@@ -39,6 +45,7 @@ from dafne_dante.training.augmentation import Strengths
 from dafne_dante.training.curve import draw_learning_curve
 from dafne_dante.training.folds import FoldScores, cross_validate
 from dafne_dante.training.history import EpochRecord, write_history
+from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.scratch import ScratchWish, TrainedModel, train_on
 
 __all__ = ["TrainingOutcome", "TrainingProgress", "TrainingRequest", "train"]
@@ -90,13 +97,21 @@ class TrainingOutcome:
     cases: int
 
 
-def train(request: TrainingRequest, settings: Settings, progress: TrainingProgress | None = None) -> TrainingOutcome:
+def train(
+    request: TrainingRequest,
+    settings: Settings,
+    progress: TrainingProgress | None = None,
+    processes: Processes = ALONE,
+) -> TrainingOutcome:
     """Train a new model; files and meanings in TrainingRequest.
+
+    Args:
+        processes: those that share this training, each with the same request.
 
     Raises:
         SettingsError: an interrupted training lies in the output folder, and nobody said whether to go on.
         NotEnoughCasesError: fewer than two studies, or fewer than folds.
-        TrainingError: the checkpoint is of another training, or the budget too small.
+        TrainingError: the checkpoint is of another training, or the budget too small; or the processes differ.
         DanteError: any other; the branch says who must act.
     """
     progress = progress or TrainingProgress()
@@ -107,20 +122,23 @@ def train(request: TrainingRequest, settings: Settings, progress: TrainingProgre
         )
     if request.resume and not learnt:
         progress.stage("no checkpoint to go on from; training begins")
-    with results_folder(request.out) as folder:
+    # The other processes write nothing, and leave what lies in the output folder.
+    with results_folder(request.out) if processes.is_first else nullcontext() as folder:
         collection = collect_cases(request.data, settings, say=progress.stage)
         progress.collected(collection)
         cases = collection.cases
-        with removed_if_nothing_was_learnt(request.out):
-            planned = _plan(request, cases, progress)
-            trained, folds = _train(request, settings, cases, planned, progress)
-            _write(folder, trained, folds, progress)
-    clear(request.out)
+        with removed_if_nothing_was_learnt(request.out) if processes.is_first else nullcontext():
+            planned = _plan(request, cases, progress, processes)
+            trained, folds = _train(request, settings, cases, planned, progress, processes=processes)
+            if folder is not None:
+                _write(folder, trained, folds, progress)
+    if processes.is_first:
+        clear(request.out)
     return TrainingOutcome(trained, planned.why, folds, len(cases))
 
 
-def _plan(request: TrainingRequest, cases: Sequence[Case], progress: TrainingProgress) -> Planned:
-    """The plan of an interrupted training that is resumed; else a new one, which is kept beside the checkpoint."""
+def _plan(request: TrainingRequest, cases: Sequence[Case], progress: TrainingProgress, processes: Processes) -> Planned:
+    """The first process's plan, in all of them; TrainingError in those that found other cases or options."""
     choices = {
         "cases": digest_cases(cases),
         "architecture": request.architecture,
@@ -130,22 +148,64 @@ def _plan(request: TrainingRequest, cases: Sequence[Case], progress: TrainingPro
         "patience": request.patience,
         "folds": request.folds,
     }
+
+    def document() -> dict[str, Any]:
+        planned = _kept_or_new(request, cases, choices, progress, processes=processes)
+        network = plan_to_net_metadata(planned.plan)
+        return {"choices": choices, "net": network, "batch_size": planned.batch_size, "why": planned.why}
+
+    agreed = processes.from_first(document)
+    other = [name for name, value in choices.items() if agreed["choices"][name] != value]
+    if other:
+        raise TrainingError(
+            f"expected the cases and options of the first process in every process, found other {', '.join(other)} "
+            f"in process {processes.rank}; give all the same"
+        )
+    return Planned(plan_from_net_metadata(agreed["net"]), agreed["batch_size"], agreed["why"])
+
+
+def _kept_or_new(
+    request: TrainingRequest,
+    cases: Sequence[Case],
+    choices: dict[str, Any],
+    progress: TrainingProgress,
+    *,
+    processes: Processes,
+) -> Planned:
+    """The plan of an interrupted training that is resumed; else a new one, which is kept beside the checkpoint."""
     kept = kept_plan(request.out, choices) if request.resume else None
     if kept is not None:
         return kept
-    budget = training_budget(request.memory_gb)
-    configuration = configure_cases(cases, request.architecture, budget=budget)
-    for sentence in configuration.why.values():
+    configuration = configure_cases(cases, request.architecture, budget=_budget(request, processes))
+    batch_size, why = configuration.batch_size, dict(configuration.why)
+    if processes.count > 1:
+        batch_size = -(-batch_size // processes.count) * processes.count
+        why["processes"] = f"{processes.count} processes share each batch, which has {batch_size} patches for that"
+    for sentence in why.values():
         progress.stage(sentence)
-    planned = Planned(configuration.plan, configuration.batch_size, dict(configuration.why))
-    return keep_plan(request.out, planned, choices)
+    return keep_plan(request.out, Planned(configuration.plan, batch_size, why), choices)
+
+
+def _budget(request: TrainingRequest, processes: Processes) -> MemoryBudget:
+    """For one process; what is free on a machine without GPUs is for all of them there."""
+    budget = training_budget(request.memory_gb)
+    if request.memory_gb is not None or budget.on_gpu or processes.neighbours == 1:
+        return budget
+    why = f"{budget.why}, for {processes.neighbours} processes"
+    return replace(budget, size_bytes=budget.size_bytes // processes.neighbours, why=why)
 
 
 def _train(
-    request: TrainingRequest, settings: Settings, cases: Sequence[Case], planned: Planned, progress: TrainingProgress
+    request: TrainingRequest,
+    settings: Settings,
+    cases: Sequence[Case],
+    planned: Planned,
+    progress: TrainingProgress,
+    *,
+    processes: Processes,
 ) -> tuple[TrainedModel, FoldScores | None]:
     wish = ScratchWish(settings.folder, request.epochs, request.seed, _AUGMENTATION, request.patience, progress.epoch)
-    folds = _measure_folds(request, cases, planned, wish, progress) if request.folds else None
+    folds = _measure_folds(request, cases, planned, wish, progress, processes=processes) if request.folds else None
     if folds is None:
         training, held_out = hold_out(cases, seed=request.seed)
     else:
@@ -153,16 +213,27 @@ def _train(
         wish = replace(wish, epochs=max(1, round(sum(folds.best_epochs) / len(folds.best_epochs))), patience=0)
         progress.stage(f"training on all {len(cases)} cases for {wish.epochs} epochs")
     checkpoint = request.out / CHECKPOINT
-    return train_on(planned.plan, planned.batch_size, training, held_out, wish, checkpoint=checkpoint), folds
+    trained = train_on(
+        planned.plan, planned.batch_size, training, held_out, wish, checkpoint=checkpoint, processes=processes
+    )
+    return trained, folds
 
 
 def _measure_folds(
-    request: TrainingRequest, cases: Sequence[Case], planned: Planned, wish: ScratchWish, progress: TrainingProgress
+    request: TrainingRequest,
+    cases: Sequence[Case],
+    planned: Planned,
+    wish: ScratchWish,
+    progress: TrainingProgress,
+    *,
+    processes: Processes,
 ) -> FoldScores:
     def one(number: int, training: Sequence[Case], held_out: Sequence[Case]) -> TrainedModel:
         progress.stage(f"fold {number} of {request.folds}: {len(training)} cases to learn from")
         checkpoint = fold_checkpoint(request.out, number)
-        return train_on(planned.plan, planned.batch_size, training, held_out, wish, checkpoint=checkpoint)
+        return train_on(
+            planned.plan, planned.batch_size, training, held_out, wish, checkpoint=checkpoint, processes=processes
+        )
 
     return cross_validate(cases, request.folds, one, seed=request.seed)
 

@@ -77,20 +77,18 @@ class HeldOutWindows:
 
         Several processes look at a part of the windows each, and come to the same answer.
         """
-        own = self._look(network, self._windows[processes.rank :: processes.count])
-        parts = processes.gather([(loss, found.tolist()) for loss, found in own])
+        looks = processes.share_out(self._windows, lambda windows: self._look(network, windows))
         losses: list[float] = []
         counts: dict[str, npt.NDArray[np.int64]] = {}
-        for number, window in enumerate(self._windows):
-            loss, found = parts[number % processes.count][number // processes.count]
+        for window, (loss, found) in zip(self._windows, looks, strict=True):
             losses.append(loss)
             counts[window.case_id] = counts.get(window.case_id, 0) + np.array(found)
         scores = [dice_from_counts(count, self._labels) for count in counts.values()]
         return (float(np.mean(losses)) if losses else None), average_dice(scores, self._labels)
 
-    def _look(self, network: nn.Module, windows: Sequence[_Window]) -> list[tuple[float, npt.NDArray[np.int64]]]:
+    def _look(self, network: nn.Module, windows: Sequence[_Window]) -> list[tuple[float, list[list[int]]]]:
         """Loss and counts of each window."""
-        looks: list[tuple[float, npt.NDArray[np.int64]]] = []
+        looks: list[tuple[float, list[list[int]]]] = []
         device = next(network.parameters()).device
         with evaluating(network), torch.inference_mode():
             for batch in _batches(windows, _VOXELS_AT_ONCE.get(device.type, 1 << 16)):
@@ -105,7 +103,8 @@ class HeldOutWindows:
                 ]
                 predictions = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
                 for loss, window, prediction in zip(losses, batch, predictions, strict=True):
-                    looks.append((loss, overlap_counts(prediction, window.target, window.known, self._labels)))
+                    found = overlap_counts(prediction, window.target, window.known, self._labels)
+                    looks.append((loss, found.tolist()))
         return looks
 
 

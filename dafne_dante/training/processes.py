@@ -15,12 +15,12 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -35,6 +35,8 @@ __all__ = ["ALONE", "Processes", "join_processes", "started_processes"]
 _TIMEOUT = timedelta(minutes=30)
 _FAILURES = "failures"
 _MOST_PROCESSES = 1 << 16
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,11 @@ class Processes:
         return [
             json.loads(one[: int(size)].numpy().tobytes().decode()) for one, size in zip(padded, sizes, strict=True)
         ]
+
+    def share_out(self, items: Sequence[_Item], work: Callable[[Sequence[_Item]], list[Any]]) -> list[Any]:
+        """What `work` makes of the items, a document for each, in their order; each process works on some of them."""
+        parts = self.gather(work(items[self.rank :: self.count]))
+        return [parts[number % self.count][number // self.count] for number in range(len(items))]
 
     def from_first(self, make: Callable[[], Any]) -> Any:
         """The document that `make` gives in the first process; it is called nowhere else."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,10 +20,11 @@ from dafne_dante.models.stock_functions import stock_metadata, stock_sources
 from dafne_dante.training.augmentation import Strengths
 from dafne_dante.training.defaults import recipe_from_scratch
 from dafne_dante.training.evaluate import Scores, measure_cases
-from dafne_dante.training.hardware import choose_device, remembered_numerics
+from dafne_dante.training.hardware import Numerics, choose_device, remembered_numerics
 from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.loop import FitResult, fit
 from dafne_dante.training.prepared import prepare_cases
+from dafne_dante.training.processes import ALONE, Processes
 
 __all__ = ["ScratchWish", "TrainedModel", "train_from_scratch", "train_on"]
 
@@ -88,21 +89,28 @@ def train_on(
     wish: ScratchWish,
     *,
     checkpoint: Path | None = None,
+    processes: Processes = ALONE,
 ) -> TrainedModel:
     """Train a network of this plan; without held-out cases the lowest training loss decides which epoch remains.
 
     Args:
-        checkpoint: see `loop.fit`.
+        batch_size: patches in a step, of all processes together.
+        checkpoint, processes: see `loop.fit`.
 
     Raises:
         AnnotationError, TrainingError, StorageError: see fit.
     """
     torch.manual_seed(wish.seed)
-    network = build_network(plan).to(choose_device())
+    network = build_network(plan).to(processes.device)
+    part = processes.part(batch_size)
+    # Measured once: all compute alike, and one file remembers.
+    numerics = processes.from_first(
+        lambda: asdict(remembered_numerics(network, plan, batch_size=part.stop - part.start, folder=wish.cache))
+    )
     recipe = recipe_from_scratch(
         epochs=wish.epochs,
         seed=wish.seed,
-        numerics=remembered_numerics(network, plan, batch_size=batch_size, folder=wish.cache),
+        numerics=Numerics(**numerics),
         batch_size=batch_size,
         augmentation=wish.augmentation,
         patience=wish.patience,
@@ -118,6 +126,7 @@ def train_on(
         recipe=recipe,
         on_epoch=lambda record: wish.on_epoch(record, recipe.epochs),
         checkpoint=checkpoint,
+        processes=processes,
     )
     method.finish(network)
     model = GlobalModel(
@@ -128,4 +137,5 @@ def train_on(
         metadata=stock_metadata(plan),
         sources=stock_sources(plan),
     )
-    return TrainedModel(model, result, measure_cases(network, plan, held_out) if held_out else None)
+    scores = measure_cases(network, plan, held_out, processes=processes) if held_out else None
+    return TrainedModel(model, result, scores)

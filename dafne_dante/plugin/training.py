@@ -29,6 +29,7 @@ from dafne_dante.models.plan import plan_from_net_metadata, plan_to_net_metadata
 from dafne_dante.models.planning.budget import MemoryBudget
 from dafne_dante.plugin.collecting import CaseRequest, collect_cases
 from dafne_dante.plugin.planning import training_budget
+from dafne_dante.plugin.preparing import cache_for
 from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.unfinished import (
     CHECKPOINT,
@@ -204,7 +205,10 @@ def _train(
     *,
     processes: Processes,
 ) -> tuple[TrainedModel, FoldScores | None]:
-    wish = ScratchWish(settings.folder, request.epochs, request.seed, _AUGMENTATION, request.patience, progress.epoch)
+    wish = ScratchWish(
+        settings.folder, request.epochs, request.seed, _AUGMENTATION, request.patience, progress.epoch,
+        prepare=cache_for(request.data, settings, say=progress.stage).prepare,
+    )  # fmt: skip
     folds = _measure_folds(request, cases, planned, wish, progress, processes=processes) if request.folds else None
     if folds is None:
         training, held_out = hold_out(cases, seed=request.seed)

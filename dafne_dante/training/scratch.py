@@ -23,7 +23,7 @@ from dafne_dante.training.evaluate import Scores, measure_cases
 from dafne_dante.training.hardware import Numerics, choose_device, remembered_numerics
 from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.loop import FitResult, fit
-from dafne_dante.training.prepared import prepare_cases
+from dafne_dante.training.prepared import Prepare, prepare_cases
 from dafne_dante.training.processes import ALONE, Processes
 
 __all__ = ["ScratchWish", "TrainedModel", "train_from_scratch", "train_on"]
@@ -42,6 +42,7 @@ class ScratchWish:
         augmentation: how strongly batches are changed.
         patience: epochs without a better one after which training stops; 0 for never.
         on_epoch: is told every finished epoch, and of how many.
+        prepare: prepares cases, or remembers them.
     """
 
     cache: Path
@@ -50,6 +51,7 @@ class ScratchWish:
     augmentation: Strengths = field(default_factory=lambda: Strengths(1.0))
     patience: int = 0
     on_epoch: Callable[[EpochRecord, int], None] = field(default=lambda record, epochs: None, compare=False)
+    prepare: Prepare = field(default=prepare_cases, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +123,8 @@ def train_on(
         network,
         plan,
         method,
-        prepare_cases(training, plan),
-        prepare_cases(held_out, plan),
+        wish.prepare(training, plan),
+        wish.prepare(held_out, plan),
         recipe=recipe,
         on_epoch=lambda record: wish.on_epoch(record, recipe.epochs),
         checkpoint=checkpoint,

@@ -20,10 +20,17 @@ _SHARE = 0.25
 """Of the memory that is free once the cases are read; half of it is for the steps of the training."""
 
 
-def cache_for(request: CaseRequest, settings: Settings, *, say: Callable[[str], None]) -> PreparedCache:
-    """The cache for cases that were collected by this request; `say` gets what a person should know, once."""
+def cache_for(
+    request: CaseRequest, settings: Settings, *, say: Callable[[str], None], processes: int = 1
+) -> PreparedCache:  # fmt: skip
+    """The cache for cases that were collected by this request.
+
+    Args:
+        say: gets what a person should know, once.
+        processes: on this machine, which share its memory.
+    """
     free = free_bytes()
-    most = None if free is None else int(_SHARE * free)
+    most = None if free is None else int(_SHARE * free / processes)
     return PreparedCache(_files(request, settings, say), max_memory_bytes=most, say=say)
 
 

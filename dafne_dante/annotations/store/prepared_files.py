@@ -11,7 +11,7 @@ Invariants
   process writes one at that very moment, or dies (see `PreparedFiles.write` and `keep_only`).
 - Nothing but pseudonyms, digits that tell nothing without the key, and sizes is in clear. A file is authenticated
   together with its name; whatever is not as it was sealed counts as absent and is written anew.
-- All files together stay within the limit; the least recently used go first, but none that this process uses.
+- All files together stay within the limit; the least recently used go first, but none that this run has used.
 """
 
 import hmac
@@ -62,7 +62,7 @@ class PreparedFiles:
     def __init__(self, folder: Path, key: StoreKey, holds: Callable[[str], bool], max_bytes: int) -> None:
         self._folder, self._holds, self._max_bytes = folder, holds, max_bytes
         self._key, self._names = key.derive("prepared cases"), key.derive("prepared names")
-        self._begin_ns = time.time_ns()
+        self._used: set[str] = set()
 
     def name_for(self, case: Case, how: str) -> str:
         """The file for a case that is prepared as `how` says; empty when the store does not hold the case."""
@@ -81,6 +81,7 @@ class PreparedFiles:
         """One part of a file; StorageError when it is not there, or not as it was sealed."""
         with self._opened(name) as stream:
             content = self._read_part(stream, name, part)
+        self._used.add(name)
         with suppress(OSError):  # a folder that may be read only still serves
             os.utime(self._folder / name)
         return content
@@ -100,6 +101,7 @@ class PreparedFiles:
         self._make_folder()
         write_stream_atomically(self._folder / name, lambda stream: self._fill(stream, name, parts), mode=0o600)
         if self._holds(name.partition("-")[0]):
+            self._used.add(name)
             return True
         self._delete(name)
         return False
@@ -160,12 +162,12 @@ class PreparedFiles:
         stream.write(blob + len(blob).to_bytes(_LENGTH_BYTES, "big"))
 
     def _make_room(self, size: int, name: str) -> bool:
-        """Delete what was not used since this process began, least recently used first; whether `size` fits in now."""
+        """Delete what was not used here, least recently used first; whether `size` fits in now."""
         others = [file for file in self._files() if file.name != name]
-        in_use = sum(file.size for file in others if file.used_ns >= self._begin_ns)
-        if size + in_use > self._max_bytes:
+        left = self._max_bytes - size - sum(file.size for file in others if file.name in self._used)
+        if left < 0:
             return False
-        self._shrink_to(self._max_bytes - size, others)
+        self._shrink_to(left, [file for file in others if file.name not in self._used])
         return True
 
     def _shrink_to(self, most_bytes: int, files: Sequence[_File]) -> None:

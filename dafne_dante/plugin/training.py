@@ -207,7 +207,7 @@ def _train(
 ) -> tuple[TrainedModel, FoldScores | None]:
     wish = ScratchWish(
         settings.folder, request.epochs, request.seed, _AUGMENTATION, request.patience, progress.epoch,
-        prepare=cache_for(request.data, settings, say=progress.stage).prepare,
+        prepare=cache_for(request.data, settings, say=progress.stage, processes=processes.neighbours).prepare,
     )  # fmt: skip
     folds = _measure_folds(request, cases, planned, wish, progress, processes=processes) if request.folds else None
     if folds is None:

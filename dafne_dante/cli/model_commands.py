@@ -67,7 +67,7 @@ def improve(
     chosen: Form = "lora-channel" if form == "lora-channel" else "lora-shared"
     request = ImprovementRequest(
         cases, out, base, model_type, method, epochs, seed, upload, resume, rank, chosen, schedule,
-        tuple(reference or ()),
+        tuple(reference or ()), server or "",
     )  # fmt: skip
     collected: list[Collection] = []
 

@@ -32,7 +32,7 @@ class Clock:
 
 
 class FakeClient:
-    """Takes files as a server would; `asked` and `sent` are raised, the next first; what fails is kept if it `keeps`."""
+    """Takes files as a server would; `asked` and `sent` are raised one by one; what fails is kept if it `keeps`."""
 
     def __init__(self, *, takes_deltas=True, asked=(), sent=(), keeps=True):
         self.taken, self.calls = [], []

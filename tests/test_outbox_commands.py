@@ -1,0 +1,165 @@
+"""The commands outbox and audit, against a real server: what a person in IT sees, and exit codes."""
+
+import json
+
+import pytest
+import torch
+from deltas import make_delta
+from federations import LIMIT, Federation
+from outboxes import delta
+
+from dafne_dante.config import Settings, load_settings, write_settings
+from dafne_dante.delta.difference import WeightUpdate
+from dafne_dante.federation.outbox import open_outbox
+
+
+class Site:
+    """A federation, and the configuration folder of a site that has queued an update for it."""
+
+    def __init__(self, root, command):
+        self.federation, self.configuration, self.command = Federation(root / "server"), root / "configuration", command
+        self.type = self.federation.model_type
+        (root / "first.model").write_bytes(b"a model")
+        self.federation.shelf.publish_copy(self.type, root / "first.model")
+
+    def set_up(self, **changes):
+        settings = {"server": self.federation.url, "api_key": self.federation.keys["site"], "retries": 0, **changes}
+        write_settings(Settings(folder=self.configuration, **settings))
+
+    @property
+    def outbox(self):
+        return open_outbox(load_settings(self.configuration))
+
+    def queue(self, number=1, content=None):
+        content = delta(number, model_type=self.type) if content is None else content
+        return self.outbox.queue(content, server=self.federation.url, dice=0.5, trigger="nightly")
+
+    def run(self, *words):
+        code, out, err = self.command(*words, "--json")
+        assert self.federation.keys["site"] not in out + err
+        return code, json.loads(out) if out else None, err
+
+    def deltas(self):
+        return [
+            self.federation.shelf.upload_path(self.type, one.filename).read_bytes() for one in self.federation.uploads()
+        ]
+
+
+@pytest.fixture
+def site(tmp_path, command):
+    site = Site(tmp_path, command)
+    with site.federation.server:
+        site.set_up()
+        yield site
+
+
+def test_before_anything_was_queued_there_is_nothing_and_nothing_is_made(command, tmp_path):
+    assert json.loads(command("outbox", "list", "--json")[1])["updates"] == []
+    assert command("audit", "verify", "--json")[0] == 0
+    assert "nothing has left" in command("audit", "show")[1]
+    for words in (("show", "abcd"), ("cancel", "abcd"), ("retry", "abcd")):
+        code, out, err = command("outbox", *words)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+    assert not (tmp_path / "configuration").exists()
+
+
+def test_from_waiting_to_sent_and_what_it_says_about_it(site):
+    entry = site.queue()
+    code, answer, _ = site.run("outbox", "list")
+    [listed] = answer["updates"]
+    assert (code, listed["state"], listed["update_id"], answer["waiting"]) == (0, "waiting", entry.update_id, 1)
+    code, answer, _ = site.run("outbox", "send")
+    assert (code, answer["sent"], answer["not_sent"], answer["updates"][0]["state"]) == (0, 1, 0, "sent")
+    assert site.run("outbox", "send")[1]["updates"] == []
+    assert len(site.deltas()) == 1
+    assert site.run("outbox", "list")[1]["updates"] == []
+    assert [one["state"] for one in site.run("outbox", "list", "--all")[1]["updates"]] == ["sent"]
+    records = site.run("audit", "show")[1]["records"]
+    assert [record["event"] for record in records] == ["leaving", "outcome"]
+    leaving = records[0]
+    assert (leaving["to"], leaving["model_type"], leaving["trigger"]) == (site.federation.url, site.type, "nightly")
+    assert (leaving["sha256"], leaving["bytes"]) == (entry.sha256, entry.size_bytes)
+    assert site.run("outbox", "show", entry.update_id)[1]["records"] == records
+    text = site.command("audit", "show")[1]
+    for words in (entry.sha256, site.federation.url, "nightly", f"{entry.size_bytes} bytes", site.type, "arrived"):
+        assert words in text
+    assert len(site.command("audit", "show", "--last", 1)[1].splitlines()) == 1
+
+
+def test_a_wrong_key_holds_an_update_until_the_settings_change(site):
+    site.queue()
+    site.set_up(api_key="wrong")
+    code, answer, err = site.run("outbox", "send")
+    assert (code, answer["sent"], "401" in err) == (1, 0, True)
+    assert (answer["updates"][0]["why"], answer["updates"][0]["held"]) == ("permission", True)
+    assert site.run("outbox", "send")[1]["updates"] == []
+    assert "held until you retry, or change the settings" in site.command("outbox", "list")[1]
+    assert site.run("audit", "show")[1]["records"] == []
+    site.set_up()
+    assert site.run("outbox", "send")[1]["sent"] == 1
+    assert len(site.deltas()) == 1
+
+
+def test_a_key_without_the_permission_is_told_and_a_retry_works_once_it_has_it(site):
+    entry = site.queue()
+    site.set_up(api_key=site.federation.keys["stranger"])
+    code, _, err = site.run("outbox", "retry", entry.update_id)
+    assert (code, "403" in err, site.deltas()) == (1, True, [])
+    site.set_up()
+    assert site.run("outbox", "retry", "--all")[1]["sent"] == 1
+
+
+def test_a_type_without_the_capability_is_told_and_gets_it_once_it_has_one(site):
+    site.federation.shelf.add_type(site.type, {"categories": ["a"]})
+    entry = site.queue()
+    code, answer, err = site.run("outbox", "send")
+    assert (code, answer["updates"][0]["why"], "does not say so" in err) == (1, "no-deltas", True)
+    assert site.deltas() == []
+    assert "does not say that its operator takes deltas" in site.command("outbox", "show", entry.update_id)[1]
+    site.federation.shelf.add_type(site.type, {"dafne_dante": {"delta": 1}})
+    assert site.run("outbox", "retry", entry.update_id)[1]["sent"] == 1
+
+
+def test_what_is_larger_than_the_server_takes_is_known_by_its_401(site):
+    noise = torch.randn(LIMIT, generator=torch.Generator().manual_seed(1))
+    site.queue(content=make_delta([WeightUpdate("conv.bias", noise)], model_type=site.type))
+    code, answer, _ = site.run("outbox", "send")
+    assert (code, answer["updates"][0]["why"], answer["updates"][0]["held"]) == (1, "too-large", True)
+    assert site.run("audit", "show")[1]["records"][1]["outcome"] == "refused"
+
+
+def test_cancelled_is_cancelled(site):
+    entry = site.queue()
+    assert site.run("outbox", "cancel", entry.update_id[:6])[1]["state"] == "cancelled"
+    assert site.run("outbox", "send")[1]["updates"] == []
+    code, _, err = site.run("outbox", "cancel", entry.update_id)
+    assert (code, "cancelled" in err) == (1, True)
+    assert site.command("outbox", "retry")[0] == 2
+    assert site.deltas() == []
+
+
+def test_another_server_gets_neither_the_update_nor_the_key(site):
+    entry = site.queue()
+    site.set_up(server="http://127.0.0.1:9/")
+    assert site.run("outbox", "send")[:2] == (0, {"updates": [], "sent": 0, "not_sent": 0})
+    code, answer, err = site.run("outbox", "retry", entry.update_id)
+    assert (code, site.federation.url in err, answer["updates"][0]["state"]) == (1, True, "waiting")
+    assert site.run("outbox", "retry", entry.update_id, "--server", site.federation.url)[1]["sent"] == 1
+
+
+def test_verify_names_the_line_that_somebody_changed(site):
+    for number in (1, 2):
+        site.queue(number)
+        site.run("outbox", "send")
+    code, answer, _ = site.run("audit", "verify")
+    assert (code, answer["records"], answer["fault"]) == (0, 4, "")
+    path = site.configuration / "outbox" / "audit.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"nightly", b"command", 1))
+    code, answer, _ = site.run("audit", "verify")
+    assert (code, answer["line"]) == (1, 2)
+    assert "line 2 is wrong" in site.command("audit", "verify")[1]
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    code, answer, _ = site.run("audit", "verify")
+    assert (code, answer["line"]) == (1, 4)
+    assert "the outbox remembers" in answer["fault"]

@@ -97,6 +97,7 @@ def test_a_training_comes_to_the_same_weights_with_or_without_also_when_resumed(
 
 CHANGES = {
     "another drawing": lambda case: limb(0, version=1),
+    "another mask": lambda case: replace(case, segmentation=np.where(case.segmentation == 2, 1, case.segmentation)),
     "another image": lambda case: replace(case, image=case.image + np.float32(1)),
     "another spacing": lambda case: replace(case, affine=np.diag([2.0, 2.0, 2.5, 1.0])),
     "turned": lambda case: replace(case, affine=case.affine @ np.diag([1.0, -1.0, 1.0, 1.0])),

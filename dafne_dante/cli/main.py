@@ -1,5 +1,6 @@
 """The application: which command does what; `main` is the console script."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ from dafne_dante.cli.demo_command import demo
 from dafne_dante.cli.output import run_guarded
 from dafne_dante.cli.plan_command import plan
 from dafne_dante.cli.train_command import train
+from dafne_dante.errors import SettingsError
 
 __all__ = ["application", "main"]
 
@@ -63,8 +65,14 @@ def main() -> None:
 
 @application.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_show)
     ] = False,
 ) -> None:
     """Improve a shared Dafne segmentation model from your own corrections; only a small signed delta leaves."""
+    command = context.invoked_subcommand
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1" and command != "train":
+        raise SettingsError(
+            f"expected the command train in several processes, found {command}; start it without torchrun"
+        )

@@ -171,7 +171,7 @@ def join_processes() -> Iterator[Processes]:
         with _ended_in_order():
             yield processes
     except (DanteError, OSError, KeyboardInterrupt) as error:
-        if not _is_first_to_fail(store):
+        if not _is_first_to_fail(store, processes):
             raise SystemExit(1) from error
         raise
     finally:
@@ -220,11 +220,12 @@ def _spoken() -> Iterator[None]:
         ) from error
 
 
-def _is_first_to_fail(store: _Store) -> bool:
+def _is_first_to_fail(store: _Store, processes: Processes) -> bool:
     try:
         return int(store.add(_FAILURES, 1)) == 1
     except RuntimeError:
-        return True  # the process that kept the store is gone, and may have said nothing
+        # Whoever kept the store is gone: torchrun, which all notice, or the first process, perhaps without a word.
+        return processes.is_first or not processes.parent
 
 
 @contextmanager

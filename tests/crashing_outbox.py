@@ -182,6 +182,8 @@ def check_log(outbox, arrived):
     assert all(leaving[digest] >= count for digest, count in taken.items()), "nothing arrived that the log has not"
     tries = [(record["update_id"], record["attempt"]) for record in log.records() if record["event"] == "leaving"]
     assert len(set(tries)) == len(tries)
+    ends = [(record["update_id"], record["attempt"]) for record in log.records() if record["event"] == "outcome"]
+    assert len(set(ends)) == len(ends), "a try ends once"
     again = [record["may_be_there"] for record in log.records() if record["event"] == "leaving"]
     assert sum(again) >= len(arrived) - len(taken), "what may be there twice is said to be"
 

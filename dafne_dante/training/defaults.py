@@ -4,6 +4,8 @@ Sources: SCIENCE.md sections 3.3 and 8. A global model that already finds the st
 tuned with a small step, because a large one overfits a few cases within ten steps; a poor start needs a larger one.
 """
 
+from math import ceil
+
 from dafne_dante.training.augmentation import Strengths
 from dafne_dante.training.hardware import Numerics
 from dafne_dante.training.recipe import Recipe
@@ -21,6 +23,7 @@ _RATES = {
 }
 _ADAPTATION_EPOCHS = 15
 _SCRATCH_EPOCHS = 40
+_SCRATCH_STEPS = (20, 250)
 
 
 def recipe_for_adaptation(
@@ -42,17 +45,19 @@ def recipe_from_scratch(
     seed: int,
     numerics: Numerics,
     batch_size: int = 2,
+    samples: int = 0,
     augmentation: Strengths | None = None,
     patience: int = 0,
     deep_supervision: bool = False,
 ) -> Recipe:
-    """The recipe for training a new network.
+    """The recipe for training a new network; an epoch sees each of `samples` volumes or slices once, within bounds.
 
     Its intensity changes are strong: a global model meets scanners that nobody has seen, and one trained without
     them both fails there and forgets more when it is tuned.
     """
     return Recipe(
         epochs=epochs or _SCRATCH_EPOCHS,
+        steps_per_epoch=min(max(ceil(samples / batch_size), _SCRATCH_STEPS[0]), _SCRATCH_STEPS[1]),
         batch_size=batch_size,
         learning_rate=2e-3,
         augmentation=augmentation or Strengths(1.0),

@@ -30,6 +30,7 @@ class PaddedCase:
 
     Attributes:
         shape: of the padded case.
+        patch: the size of a patch of it.
         centres: for each label that occurs its known voxels (n, axes).
         anywhere: for each axis the places around which a patch holds something known.
     """
@@ -38,6 +39,7 @@ class PaddedCase:
     number: int
     before: tuple[int, ...]
     shape: tuple[int, ...]
+    patch: tuple[int, ...]
     centres: tuple[npt.NDArray[np.int64], ...]
     anywhere: tuple[npt.NDArray[np.int64], ...]
 
@@ -66,9 +68,11 @@ def pad_case(
     before = tuple(low for low, _ in padding)
     shape = tuple(size + low + high for size, (low, high) in zip(case.target.shape, padding, strict=True))
     centres = tuple(voxels + np.array(before) for voxels in _label_voxels(case, random))
-    sizes = enumerate(zip(before, shape, plan.patch, strict=True))
+    # Inference takes slices whole, and cuts volumes into windows, which it fills up where the volume is smaller.
+    patch = tuple(map(min, plan.patch, shape)) if plan.dimensions == 2 else plan.patch
+    sizes = enumerate(zip(before, shape, patch, strict=True))
     anywhere = tuple(_around(case.known_voxels, axis, *lengths) for axis, lengths in sizes)
-    return PaddedCase(cases, number, before, shape, centres, anywhere)
+    return PaddedCase(cases, number, before, shape, patch, centres, anywhere)
 
 
 def cut_patch(volume: npt.NDArray[Any], low: Sequence[int], size: Sequence[int]) -> npt.NDArray[Any]:

@@ -1,11 +1,14 @@
 """Patches drawn from prepared cases.
 
-Terms: a batch is image (B, C, *patch) float32, target (B, *patch) int64, known (B, *patch) bool, on the CPU.
+Terms: a batch is image (B, C, *patch) float32, target (B, *patch) int64, known (B, *patch) bool, on the CPU. In 2D the
+patch of a slice that is smaller than the plan's is as large as the slice, padded as for inference.
 
 Invariants
 - A case is padded exactly as for inference before patches are drawn, and half of the patches lie anywhere in it:
   instance norm sees the share of empty padding that the windows of the sliding window have. Without that, Dice on
   whole volumes stays 0.1 below Dice on patches.
+- In 2D, where inference takes slices whole, small ones are not padded further either, for the same reason (0.06 Dice
+  of a brain, all of it near its ends); slices of one batch have one size.
 - The other half is centred on a labelled voxel, the label drawn first and evenly, so that a small structure is seen
   as often as a large one.
 - Every patch holds a known voxel, wherever in the patch it may lie: another one would teach nothing.
@@ -44,7 +47,6 @@ class PatchSampler:
     """Draws batches from cases; NotEnoughCasesError when no case has a known voxel."""
 
     def __init__(self, cases: Sequence[PreparedCase], plan: ModelPlan, seed: int) -> None:
-        self._patch = plan.patch
         self._random = np.random.default_rng(seed)
         padded = [pad_case(cases, number, plan, self._random) for number in range(len(cases))]
         self._cases = [case for case in padded if case.is_known]
@@ -55,11 +57,14 @@ class PatchSampler:
     def draw(self, size: int, part: slice = slice(None)) -> Batch:
         """One batch of `size` patches; every case is visited once before any is visited again.
 
+        But where no other case of the first one's size is left, any of that size completes the batch.
+
         Args:
             part: which patches are wanted; all are drawn, so that the next batch is the same whatever the part.
         """
-        places = [self._draw_place() for _ in range(size)]
-        patches = [case.cut(start, self._patch) for case, start in places[part]]
+        first = self._draw_place()
+        places = [first] + [self._draw_place(first[0].patch) for _ in range(size - 1)]
+        patches = [case.cut(start, case.patch) for case, start in places[part]]
         image, target, known = (np.stack(parts) for parts in zip(*patches, strict=True))
         return Batch(torch.from_numpy(image), torch.from_numpy(target.astype(np.int64)), torch.from_numpy(known))
 
@@ -75,16 +80,25 @@ class PatchSampler:
         self._random.bit_generator.state = state["random"]
         self._queue = queue
 
-    def _draw_place(self) -> tuple[PaddedCase, list[int]]:
-        """A case, and where in it a patch begins."""
-        if not self._queue:
-            self._queue = [int(index) for index in self._random.permutation(len(self._cases))]
-        case = self._cases[self._queue.pop()]
+    def _draw_place(self, patch: tuple[int, ...] | None = None) -> tuple[PaddedCase, list[int]]:
+        """A case, whose patch is of that size where one is given, and where in it a patch begins."""
+        case = self._cases[self._next(patch)]
         start = [
             int(patch_start(centre, size, length))
-            for centre, size, length in zip(self._centre(case), self._patch, case.shape, strict=True)
+            for centre, size, length in zip(self._centre(case), case.patch, case.shape, strict=True)
         ]
         return case, start
+
+    def _next(self, patch: tuple[int, ...] | None) -> int:
+        """The next case of the queue, or the next with such a patch, or, where there is none left, any with it."""
+        if not self._queue:
+            self._queue = [int(index) for index in self._random.permutation(len(self._cases))]
+        places = range(len(self._queue) - 1, -1, -1)
+        found = next((one for one in places if patch in {None, self._cases[self._queue[one]].patch}), None)
+        if found is not None:
+            return self._queue.pop(found)
+        alike = [index for index, case in enumerate(self._cases) if case.patch == patch]
+        return alike[int(self._random.integers(len(alike)))]
 
     def _centre(self, case: PaddedCase) -> npt.NDArray[np.int64]:
         if case.centres and self._random.random() < _FOREGROUND_SHARE:

@@ -109,11 +109,13 @@ def train_on(
     numerics = processes.from_first(
         lambda: asdict(remembered_numerics(network, plan, batch_size=part.stop - part.start, folder=wish.cache))
     )
+    prepared = wish.prepare(training, plan)
     recipe = recipe_from_scratch(
         epochs=wish.epochs,
         seed=wish.seed,
         numerics=Numerics(**numerics),
         batch_size=batch_size,
+        samples=len(prepared),
         augmentation=wish.augmentation,
         patience=wish.patience,
         deep_supervision=plan.architecture == "dynunet",
@@ -123,7 +125,7 @@ def train_on(
         network,
         plan,
         method,
-        wish.prepare(training, plan),
+        prepared,
         wish.prepare(held_out, plan),
         recipe=recipe,
         on_epoch=lambda record: wish.on_epoch(record, recipe.epochs),

@@ -1,7 +1,10 @@
 """Our `train` beside `dante_train` on the same cases: seconds to Dante's final Dice, peak memory, final Dice.
 
     make test-interop      # once: the environment that has both
-    .venv-interop/bin/python benchmarks/against_dante.py [--dimensions 3] [--epochs 20] [--subjects 6] [--voxel-mm 4]
+    .venv/bin/python benchmarks/against_dante.py [--dimensions 3] [--epochs 20] [--subjects 6] [--voxel-mm 4]
+
+Ours runs in the environment of this script, Dante's in `--dante`, .venv-interop/bin/dante_train: Dante's brings packages
+that would add to our memory.
 
 Real: the T1 intensities and tissue maps of the ICBM152 2009a template. Simulated: the individuals (see
 dafne_dante/demo/anatomy). Each trainer runs as its own command in a process of its own, one after the other, with its
@@ -91,15 +94,15 @@ def seconds_to(dice: float, history: Path) -> float | None:
     return min(reached, default=None)
 
 
-def compare(folder: Path, dimensions: int, epochs: int, subjects: int, voxel_mm: float) -> None:
+def compare(folder: Path, wanted: argparse.Namespace) -> None:
     """Print one line a trainer, and the ratios."""
+    dimensions, epochs, subjects, voxel_mm = wanted.dimensions, wanted.epochs, wanted.subjects, wanted.voxel_mm
     archives = write_subjects(folder / "archives", range(subjects), voxel_mm, archives=True)
     plain = write_subjects(folder / "plain", range(subjects), voxel_mm, archives=False)
     test = write_subjects(folder / "test", range(100, 100 + TEST), voxel_mm, archives=False)
     options = ["--3d"] if dimensions == 3 else []
-    dante_train = Path(sys.executable).with_name("dante_train")
     theirs = run(
-        dante_train,
+        wanted.dante,
         "--data",
         archives,
         "--output",
@@ -131,7 +134,8 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--subjects", type=int, default=6)
     parser.add_argument("--voxel-mm", type=float, default=4.0)
+    parser.add_argument("--dante", type=Path, default=Path(".venv-interop/bin/dante_train"))
     parser.add_argument("--folder", type=Path, default=None, help="where everything is written; a temporary folder")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=wanted.folder) as temporary:
-        compare(Path(temporary), wanted.dimensions, wanted.epochs, wanted.subjects, wanted.voxel_mm)
+        compare(Path(temporary), wanted)

@@ -3,8 +3,8 @@
     make test-interop      # once: the environment that has both
     .venv/bin/python benchmarks/against_dante.py [--dimensions 3] [--epochs 20] [--subjects 6] [--voxel-mm 4]
 
-Ours runs in the environment of this script, Dante's in `--dante`, .venv-interop/bin/dante_train: Dante's brings packages
-that would add to our memory.
+Ours runs in the environment of this script, Dante's in that of `--dante` (.venv-interop/bin/dante_train), whose packages
+would add to our memory.
 
 Real: the T1 intensities and tissue maps of the ICBM152 2009a template. Simulated: the individuals (see
 dafne_dante/demo/anatomy). Each trainer runs as its own command in a process of its own, one after the other, with its

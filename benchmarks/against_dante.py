@@ -3,7 +3,7 @@
     make test-interop      # once: the environment that has both
     .venv/bin/python benchmarks/against_dante.py [--dimensions 3] [--epochs 20] [--subjects 6] [--voxel-mm 4]
 
-Ours runs in the environment of this script, Dante's in that of `--dante` (.venv-interop/bin/dante_train), whose packages
+Ours runs in the environment of this script, Dante's in that of `--dante` (.venv-interop/bin/dante_train): its packages
 would add to our memory.
 
 Real: the T1 intensities and tissue maps of the ICBM152 2009a template. Simulated: the individuals (see

@@ -145,6 +145,10 @@ def test_keys(command, tmp_path):
     assert answer(command("keys", "show", "--json")) == created
     assert answer(command("keys", "trust", created["public_key"], "--name", "B", "--json"))["name"] == "B"
     refused(command("keys", "trust", "not-a-key", "--name", "C"), without=tmp_path)
+    sealing = answer(command("keys", "create", "--seal", "--json"))
+    assert sealing["public_key"] != created["public_key"]
+    assert stat.S_IMODE((tmp_path / "configuration" / "seal_key").stat().st_mode) == 0o600
+    refused(command("keys", "create", "--seal"), without=tmp_path)
 
 
 def test_server_users_and_publish(command, trained, tmp_path):

@@ -14,11 +14,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 
 @keys.command()
-def create(as_json: Json = False) -> None:
-    """Make this site's signing key; one that exists is never replaced."""
+def create(
+    seal: Annotated[
+        bool, typer.Option("--seal", help="As an operator, a key that sites can seal their updates to.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make this site's signing key, or an operator's seal key; one that exists is never replaced."""
+    from dafne_dante.delta.sealing import create_seal_key
     from dafne_dante.delta.signing import create_signing_key
 
-    _show_key(create_signing_key(configuration_folder()), as_json)
+    _show_key((create_seal_key if seal else create_signing_key)(configuration_folder()), as_json)
 
 
 @keys.command()

@@ -101,7 +101,7 @@ def _cross_fitted(tuning: Tuning, division: Division) -> Tuned:
         found.append(updates)
     history = _mean_history([result.history for result in results])
     best = max(history, key=lambda record: record.score).epoch
-    tuning.on_stage(f"training {count}, on all cases, for {best} epochs")
+    tuning.on_stage(f"training {count}, on all cases, for {best} epoch{'' if best == 1 else 's'}")
     last = replace(tuning, recipe=replace(tuning.recipe, last_epoch=best))
     _, updates = _train(last, division.cases, (), before=results, of=count, checkpoint=tuning.checkpoint)
     return _tuned(tuning, division, FitResult(history, best), updates, found)

@@ -37,7 +37,8 @@ def test_what_goes_in_comes_out(length):
     stored = sealed([content])
     assert opened(stored) == content
     assert len(stored) == HEAD + length + 16 * max(1, -(-length // CHUNK_BYTES))
-    assert content[:64] not in stored or not content
+    # One byte is found by chance in one ciphertext of five.
+    assert length < 64 or content[:64] not in stored
 
 
 @settings(max_examples=30, deadline=None)

@@ -69,9 +69,9 @@ def swap_labels_of_training(data):
 
 
 def kept(place):
-    """The folders of models and of settings; without the digests that the server keeps beside its files."""
+    """The folders of models and of settings; without the server's digests and the operator's lock."""
     files = snapshot(place.root / "models") | snapshot(place.configuration)
-    return {path: content for path, content in files.items() if path.suffix != ".sha256"}
+    return {path: content for path, content in files.items() if path.suffix != ".sha256" and path.name != "lock"}
 
 
 def free_port():

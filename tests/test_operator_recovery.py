@@ -219,7 +219,7 @@ def test_without_cases_that_can_tell_nothing_is_published_or_refused(operator, c
     with pytest.raises(error):
         merge_pending(operator.depot, TYPE, cases, operator.settings)
     assert len(operator.shelf.uploads(TYPE)) == 2
-    assert not (operator.settings.folder / "operator").exists()
+    assert [path.name for path in (operator.settings.folder / "operator" / TYPE).iterdir()] == ["lock"]
 
 
 @pytest.mark.parametrize("name", ["../outside", "under_score", "", "a/b", " Brain"])

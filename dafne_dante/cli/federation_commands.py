@@ -1,64 +1,83 @@
-"""Commands of a federation's operator: publish a first model, merge what the sites sent."""
+"""The command of a federation's operator: merge what the sites sent, once or for ever."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dafne_dante.cli.options import Json
 from dafne_dante.cli.output import print_object
-from dafne_dante.config import configuration_folder, load_settings
+from dafne_dante.cli.publish_commands import Folder, IntendedUse, Licence, Server, Type, depot_of
+from dafne_dante.config import Settings, load_settings
 
-__all__ = ["merge", "publish"]
+if TYPE_CHECKING:
+    from dafne_dante.annotations.case import Case
+    from dafne_dante.federation.depot import Depot
+    from dafne_dante.federation.operator import MergeOptions
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Type = Annotated[str, typer.Option("--type", help="The model's type on the server.")]
+__all__ = ["merge"]
 
 
 def merge(
     model_type: Type,
     validation: Annotated[Path, typer.Option(help="The operator's own labelled cases.")],
-    server: Annotated[str | None, typer.Option(help="Base URL of the federation server.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="The server's folder, on this machine.")] = None,
+    server: Server = None,
+    folder: Folder = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on for ever; SIGTERM or Ctrl-C ends it.")] = False,
+    every: Annotated[float, typer.Option(min=1.0, max=86400.0, help="Seconds between two looks of --watch.")] = 60.0,
+    full_models: Annotated[
+        bool, typer.Option(help="Whether models of stock clients, which nobody signed, are merged.")
+    ] = True,
+    intended_use: IntendedUse = "",
+    licence: Licence = "",
     as_json: Json = False,
 ) -> None:
     """Verify what waits, merge it, try it on the operator's cases; publish the result or quarantine with the reason."""
     from dafne_dante.annotations.folders import read_cases
-    from dafne_dante.federation.client import connect
-    from dafne_dante.federation.depot import Depot, FolderDepot, HttpDepot
-    from dafne_dante.federation.operator import merge_pending
+    from dafne_dante.federation.operator import MergeOptions, merge_pending
+    from dafne_dante.federation.publishing import Statement
 
-    if (server is None) == (folder is None):
-        raise typer.BadParameter("expected either --server URL or --folder DIR")
     settings = load_settings()
-    depot: Depot = FolderDepot(folder, model_type) if folder else HttpDepot(connect(settings, server or ""), model_type)
-    report = merge_pending(depot, model_type, read_cases(validation), settings)
-
-    def text() -> str:
-        head = f"published {report.version}: {report.merged} update(s), step {report.step:g}"
-        lines = [head if report.version else "nothing was published", report.reason]
-        lines += [f"quarantined {one.upload}: {one.reason}" for one in report.quarantined]
-        return "\n".join(lines + [f"left in the queue {one.upload}: {one.reason}" for one in report.skipped])
-
-    print_object(report.as_json(), as_json=as_json, text=text)
+    depot = depot_of(settings, server, folder, model_type)
+    options = MergeOptions(Statement(intended_use, licence), take_full_models=full_models)
+    cases = read_cases(validation)
+    if watch:
+        _watch(depot, model_type, cases, settings, options=options, every_s=every, as_json=as_json)
+        return
+    report = merge_pending(depot, model_type, cases, settings, options)
+    print_object(report.as_json(), as_json=as_json, text=lambda: _told(report.as_json()))
 
 
-def publish(
-    root: Annotated[Path, typer.Option(help="The embedded server's folder.")],
-    model_type: Type,
-    model: Annotated[Path, typer.Option(help="The .model file.")],
-    as_json: Json = False,
+def _watch(
+    depot: "Depot",
+    model_type: str,
+    cases: "Sequence[Case]",
+    settings: Settings,
+    *,
+    options: "MergeOptions",
+    every_s: float,
+    as_json: bool,
 ) -> None:
-    """Put a model on the shelf as its type's newest version, and say that this operator takes deltas."""
-    from dafne_dante.delta.signing import ensure_signing_key, public_key_text
-    from dafne_dante.federation.shelf import Shelf
-    from dafne_dante.models.file import read_model
+    from dafne_dante.federation.watching import Stop, watch_queue
 
-    loaded = read_model(model)
-    shelf = Shelf(root)
-    capability = {"delta": 1, "operator_key": public_key_text(ensure_signing_key(configuration_folder()))}
-    known = shelf.description(model_type) if shelf.has_type(model_type) else {}
-    shelf.add_type(model_type, {**known, "categories": list(loaded.plan.labels), "dafne_dante": capability})
-    version = shelf.publish_copy(model_type, model)
-    print_object(
-        {"type": model_type, "version": version}, as_json=as_json, text=lambda: f"{model_type}: version {version}"
-    )
+    def tell(event: Mapping[str, Any]) -> None:
+        typer.echo(json.dumps(event, sort_keys=True) if as_json else _event(event))
+
+    stop = Stop()
+    with stop.on_signals():
+        watch_queue(depot, model_type, cases, settings, options=options, every_s=every_s, stop=stop, tell=tell)
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    if event["event"] == "merged":
+        return f"{event['at']} " + _told(event).replace("\n", "; ")
+    return f"{event['at']} {event['event']}" + (f": {event['reason']}" if "reason" in event else "")
+
+
+def _told(report: Mapping[str, Any]) -> str:
+    head = f"published {report['version']}: {report['merged']} update(s), step {report['step']:g}"
+    lines = [head if report["version"] else "nothing was published", report["reason"]]
+    lines += [f"quarantined {one['upload']}: {one['reason']}" for one in report["quarantined"]]
+    return "\n".join(lines + [f"left in the queue {one['upload']}: {one['reason']}" for one in report["skipped"]])

@@ -13,6 +13,7 @@ from dafne_dante.cli import (
     key_commands,
     model_commands,
     outbox_commands,
+    publish_commands,
     server_commands,
 )
 from dafne_dante.cli.demo_command import demo
@@ -40,7 +41,6 @@ for command in (
     model_commands.apply,
     model_commands.relabel,
     federation_commands.merge,
-    federation_commands.publish,
     server_commands.serve,
     demo,
 ):
@@ -48,6 +48,7 @@ for command in (
 application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")
 application.add_typer(outbox_commands.outbox, name="outbox")
+application.add_typer(publish_commands.publish, name="publish")
 application.add_typer(audit_commands.audit, name="audit")
 application.add_typer(server_commands.server, name="server")
 

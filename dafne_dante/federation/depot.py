@@ -36,6 +36,9 @@ class Depot(Protocol):
     def publish(self, model: Path) -> str:
         """Make a `.model` file the newest version and return its version."""
 
+    def put_card(self, version: str, as_json: str, as_markdown: str) -> None:
+        """Lay a version's model card beside it, where the depot has a place for it."""
+
 
 class HttpDepot:
     """One type of a server that has the merge calls (Dafne's PHP server, the embedded server)."""
@@ -66,6 +69,9 @@ class HttpDepot:
     def publish(self, model: Path) -> str:
         """Send the file as the newest version."""
         return self._client.publish_model(self._type, model)
+
+    def put_card(self, version: str, as_json: str, as_markdown: str) -> None:
+        """Nothing: Dafne's servers have no call for it, so the card stays in the operator's folder."""
 
 
 class FolderDepot:
@@ -111,6 +117,10 @@ class FolderDepot:
     def publish(self, model: Path) -> str:
         """Copy the file in as the newest version."""
         return self._shelf.publish_copy(self._type, model)
+
+    def put_card(self, version: str, as_json: str, as_markdown: str) -> None:
+        """Write `<version>.card.json` and `<version>.card.md` beside the version."""
+        self._shelf.put_card(self._type, version, as_json, as_markdown)
 
 
 def _copy(source: Path | None, destination: Path) -> Path:

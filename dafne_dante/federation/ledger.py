@@ -1,8 +1,9 @@
 """What became of every update of one model type, on the operator's disk.
 
-Terms: a *folder* holds `ledger.json`, `archive/` (deltas that were published) and `quarantine/` (uploads that were
-refused, each with its reason). An *intent* is written before a publish: the digest of the weights to be published and
-the updates in them; it is settled once the newest version is known to have that digest.
+Terms: entry, publication and ancestor as in `ledger_entries`. A *folder* holds `ledger.json`, `archive/` (updates that
+were published), `quarantine/` (uploads that were refused, each with its reason) and `cards/` (a model card for each
+version). An *intent* is written before a publish: the digest of the weights to be published, what is to be said of
+them and the updates in them; it is settled once a new version is known to have that digest.
 
 Invariants: every file is written atomically; a refused upload is kept until the operator removes it; an update_id
 that was published or refused after admission is never taken again; the ledger is bounded and read strictly.
@@ -16,31 +17,15 @@ from typing import Any
 
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
 from dafne_dante.errors import StorageError
+from dafne_dante.federation.ledger_entries import Entry, Publication, parse_entry, parse_publication
 
-__all__ = ["Entry", "Ledger", "Store"]
+__all__ = ["Entry", "Ledger", "Publication", "Store"]
 
 _FILE = "ledger.json"
 _MAX_BYTES = 256 * 1024**2
-_MAX_DELTA_BYTES = 2 * 1024**3
-_FORMAT, _VERSION = "dafne-dante-ledger", 1
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One update.
-
-    Attributes:
-        base_sha256: its base.
-        public_key: the site's.
-        upload, content_sha256: the file that it came in; such a file is done with, should it still be in the queue.
-        version: the one that first held it, "" when it was refused.
-    """
-
-    base_sha256: str
-    public_key: str
-    upload: str
-    content_sha256: str
-    version: str = ""
+_MAX_UPDATE_BYTES = 2 * 1024**3
+_FORMAT, _VERSION = "dafne-dante-ledger", 2
+_READ_VERSIONS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -50,31 +35,65 @@ class Ledger:
     Attributes:
         updates: update_id to entry, for each that was published or refused after admission.
         versions: version to the digest of its weights, so that old versions need not be read again.
-        intent_sha256, intent: digest of the weights about to be published, and their updates; empty when settled.
+        timestamps: version to the timestamp inside its file, by which a full model of a stock client names its base.
+        publications: version to what is known of it, for those that this operator published.
+        intent_sha256, intent, intent_publication: digest of the weights about to be published, their updates and
+            what is to be said of them; empty when settled.
     """
 
     updates: Mapping[str, Entry] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    timestamps: Mapping[str, int] = field(default_factory=dict)
+    publications: Mapping[str, Publication] = field(default_factory=dict)
     intent_sha256: str = ""
     intent: Mapping[str, Entry] = field(default_factory=dict)
+    intent_publication: Publication | None = None
 
-    def with_intent(self, digest: str, updates: Mapping[str, Entry]) -> "Ledger":
+    def with_intent(self, digest: str, updates: Mapping[str, Entry], publication: Publication | None) -> "Ledger":
         """About to publish weights of this digest."""
-        return replace(self, intent_sha256=digest, intent=dict(updates))
+        return replace(self, intent_sha256=digest, intent=dict(updates), intent_publication=publication)
 
     def settled(self, version: str) -> "Ledger":
         """The intent came true as `version`."""
         taken = {update_id: replace(entry, version=version) for update_id, entry in self.intent.items()}
-        known = {**self.versions, version: self.intent_sha256}
-        return Ledger(updates={**self.updates, **taken}, versions=known)
+        told = {} if self.intent_publication is None else {version: self.intent_publication}
+        settled = replace(
+            self,
+            updates={**self.updates, **taken},
+            versions={**self.versions, version: self.intent_sha256},
+            publications={**self.publications, **told},
+        )
+        return settled.dropped()
 
     def dropped(self) -> "Ledger":
         """The intent did not come true."""
-        return replace(self, intent_sha256="", intent={})
+        return replace(self, intent_sha256="", intent={}, intent_publication=None)
 
-    def refused(self, update_id: str, entry: Entry) -> "Ledger":
+    def refused(self, update_id: str, entry: Entry, reason: str) -> "Ledger":
         """An update that was admitted and then refused; it is not taken again."""
-        return replace(self, updates={**self.updates, update_id: entry})
+        return replace(self, updates={**self.updates, update_id: replace(entry, reason=reason)})
+
+    def held_by(self, version: str) -> dict[str, Entry]:
+        """The updates that moved the weights of `version`: those first held by it or by one of its ancestors."""
+        line = set(self.lineage(version))
+        return {update_id: entry for update_id, entry in self.updates.items() if entry.version in line}
+
+    def lineage(self, version: str) -> tuple[str, ...]:
+        """`version` and its ancestors, newest first.
+
+        A version that this operator did not publish is taken to start from the one before it.
+        """
+        known = sorted(self.versions, key=int)
+        line: list[str] = []
+        while version and version not in line:
+            line.append(version)
+            version = self._previous(version, known)
+        return tuple(line)
+
+    def _previous(self, version: str, known: list[str]) -> str:
+        if publication := self.publications.get(version):
+            return publication.previous
+        return max((one for one in known if int(one) < int(version)), key=int, default="")
 
 
 class Store:
@@ -84,6 +103,7 @@ class Store:
         self._folder = make_folder(folder)
         self._archive = make_folder(folder / "archive")
         self._quarantine = make_folder(folder / "quarantine")
+        self._cards = make_folder(folder / "cards")
 
     def load(self) -> Ledger:
         """The ledger, empty before the first merge; StorageError when it is damaged."""
@@ -92,7 +112,7 @@ class Store:
             return Ledger()
         try:
             return _parse(json.loads(read_bounded(path, max_bytes=_MAX_BYTES)))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise StorageError(f"expected {_FILE} as dafne-dante writes it; restore it from a copy") from error
 
     def save(self, ledger: Ledger) -> None:
@@ -101,12 +121,12 @@ class Store:
         write_atomically(self._folder / _FILE, json.dumps(document, sort_keys=True).encode(), mode=0o600)
 
     def archive(self, update_id: str, content: bytes) -> None:
-        """Keep a delta that takes part in a publish; update_id is a uuid, checked when the manifest was read."""
+        """Keep the file of an update that takes part in a publish; update_id is a uuid, checked before."""
         write_atomically(self._archive / f"{update_id}.delta", content, mode=0o600)
 
     def archived(self, update_id: str) -> bytes:
-        """A delta that was published; StorageError when it is gone, since its group would then be summed up."""
-        return read_bounded(self._archive / f"{update_id}.delta", max_bytes=_MAX_DELTA_BYTES)
+        """A file that was archived; StorageError when it is gone, since its group would then be summed up."""
+        return read_bounded(self._archive / f"{update_id}.delta", max_bytes=_MAX_UPDATE_BYTES)
 
     def quarantine(self, name: str, content: bytes, reason: str) -> None:
         """Keep a refused upload under its base name, with the reason beside it."""
@@ -114,20 +134,32 @@ class Store:
         write_atomically(self._quarantine / safe, content, mode=0o600)
         write_atomically(self._quarantine / f"{safe}.reason.txt", (reason + "\n").encode(), mode=0o600)
 
+    def has_card(self, version: str) -> bool:
+        """Whether the card of a version is written; it is what is written last of a publish."""
+        return (self._cards / f"{version}.md").exists()
+
+    def keep_card(self, version: str, as_json: str, as_markdown: str) -> None:
+        """Write a version's model card; version is a text of digits."""
+        write_atomically(self._cards / f"{version}.json", as_json.encode(), mode=0o600)
+        write_atomically(self._cards / f"{version}.md", as_markdown.encode(), mode=0o600)
+
 
 def _parse(document: Any) -> Ledger:
-    if (document["format"], document["version"]) != (_FORMAT, _VERSION):
+    if document["format"] != _FORMAT or document["version"] not in _READ_VERSIONS:
         raise ValueError("format")
+    publication = document.get("intent_publication")
     return Ledger(
         updates=_entries(document["updates"]),
-        versions={str(version): str(digest) for version, digest in document["versions"].items()},
+        versions={str(int(version)): str(digest) for version, digest in document["versions"].items()},
+        timestamps={str(version): int(stamp) for version, stamp in document.get("timestamps", {}).items()},
+        publications={
+            str(version): parse_publication(told) for version, told in document.get("publications", {}).items()
+        },
         intent_sha256=str(document["intent_sha256"]),
         intent=_entries(document["intent"]),
+        intent_publication=None if publication is None else parse_publication(publication),
     )
 
 
-def _entries(document: Mapping[str, Mapping[str, str]]) -> dict[str, Entry]:
-    return {
-        str(update_id): Entry(**{key: str(value) for key, value in entry.items()})
-        for update_id, entry in document.items()
-    }
+def _entries(document: Mapping[str, Mapping[str, Any]]) -> dict[str, Entry]:
+    return {str(update_id): parse_entry(entry) for update_id, entry in document.items()}

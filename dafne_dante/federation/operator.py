@@ -4,216 +4,163 @@ read the current model -> settle what a crash left -> admit or quarantine every 
 try the step on the operator's cases -> publish, or quarantine with the reason -> clear the queue.
 
 Invariants
-- An upload leaves the queue only after its delta is archived and published, or quarantined with a reason; what
-  cannot be taken never blocks what can. When a batch fails on the operator's cases, each update is tried alone, and
-  those that fail alone do not take the others with them.
+- An upload leaves the queue only after its file is archived and published, or quarantined with a reason; what cannot be
+  taken never blocks what can. When a batch fails on the operator's cases, who is to blame is found by leaving each
+  update out (`leaving_out`), and the others are merged.
 - A crash at any point is settled by the next run: an update is published once or not at all. What is known of a
   publish is read from the digest of the published weights, not from the answer to the call.
 - Nothing is published that was not tried on cases that show a label.
-- Nothing from an upload is executed or unpickled; an upload that is no delta is quarantined unread.
+- Nothing from an upload is executed or unpickled by the usual way; what is neither a delta nor a model that the safe
+  reader takes is quarantined.
+- One operator at a time (`operator_turn`); memory does not grow with the number of updates.
 """
 
 import hashlib
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.labels import label_key
 from dafne_dante.config import Settings
-from dafne_dante.delta.decode import Delta, decode_delta
-from dafne_dante.delta.difference import check_fit
-from dafne_dante.delta.signing import trusted_keys
 from dafne_dante.durable import read_bounded
 from dafne_dante.errors import (
     DeltaError,
-    DeltaShapeError,
     IncompatibleModelError,
+    ModelError,
     NotEnoughCasesError,
     ServerAnswerError,
-    SettingsError,
-    StorageError,
 )
-from dafne_dante.federation.admission import admit
 from dafne_dante.federation.client import PendingUpload
 from dafne_dante.federation.depot import Depot
-from dafne_dante.federation.ledger import Entry, Ledger, Store
-from dafne_dante.federation.merge import Contribution, MergeOutcome, choose_step, contribution_from
-from dafne_dante.federation.shelf import Shelf
+from dafne_dante.federation.intake import Admitted, Intake
+from dafne_dante.federation.known_versions import KnownVersions
+from dafne_dante.federation.leaving_out import select_updates
+from dafne_dante.federation.ledger import Entry, Ledger, Publication, Store
+from dafne_dante.federation.merge import Contribution, MergeOutcome, choose_step
+from dafne_dante.federation.merge_report import MergeReport, Refusal
+from dafne_dante.federation.operator_turn import operator_folder, operator_turn
+from dafne_dante.federation.publishing import Publisher, Statement, utc_now
 from dafne_dante.models.build import build_network, canonical_weights, tie_aliases
-from dafne_dante.models.file import read_model, write_model
-from dafne_dante.models.global_model import digest_weights
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device
 from dafne_dante.types import Weights
 
-__all__ = ["MergeReport", "Refusal", "merge_pending"]
+__all__ = ["MergeOptions", "MergeReport", "Refusal", "merge_pending"]
 
-_MAX_DELTA_BYTES = 2 * 1024**3
-_KEPT_VERSIONS = 20
+_MAX_UPLOAD_BYTES = 2 * 1024**3
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """An upload that was not taken, and why."""
-
-    upload: str
-    reason: str
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
-class MergeReport:
-    """What a merge came to.
+class MergeOptions:
+    """What an operator decides for a merge.
 
     Attributes:
-        merged: uploads that took part in what was published.
-        quarantined: those that were refused.
-        skipped: those that the depot could not hand out; they stay in the queue.
-        step: the step taken, 0 when nothing was published.
-        version: the new version, None when nothing was published.
-        dice_before, dice_after: on the operator's cases; empty when nothing was tried.
-        reason: one sentence.
+        statement: for the model card.
+        take_full_models: whether models of stock clients, which nobody signed, are merged; else they are quarantined.
+        is_stopping: asked between two steps of the work; once true, the merge ends with KeyboardInterrupt, and the
+            next one does what is left.
     """
 
-    merged: int = 0
-    quarantined: tuple[Refusal, ...] = ()
-    skipped: tuple[Refusal, ...] = ()
-    step: float = 0.0
-    version: str | None = None
-    dice_before: Mapping[str, float | None] = field(default_factory=dict)
-    dice_after: Mapping[str, float | None] = field(default_factory=dict)
-    reason: str = "no update waits"
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain Python values."""
-        return {**asdict(self), **{name: [*map(asdict, getattr(self, name))] for name in ("quarantined", "skipped")}}
+    statement: Statement = field(default_factory=Statement)
+    take_full_models: bool = True
+    is_stopping: Callable[[], bool] = _never
 
 
-@dataclass(frozen=True, eq=False)
-class _Admitted:
-    upload: str
-    content: bytes
-    delta: Delta
-
-    @property
-    def update_id(self) -> str:
-        return self.delta.manifest.update_id
-
-    @property
-    def entry(self) -> Entry:
-        digest = hashlib.sha256(self.content).hexdigest()
-        return Entry(self.delta.manifest.base_sha256, self.delta.public_key, self.upload, digest)
-
-
-class _Bases(Mapping[str, Weights]):
-    """Digest of a version's weights to the weights, read from the depot only when asked for."""
-
-    def __init__(self, depot: Depot, versions: Sequence[str], digests: Mapping[str, str], folder: Path) -> None:
-        self._depot, self._folder = depot, folder
-        # Where two versions have the same weights the newer one counts.
-        self._versions = {digests[version]: version for version in versions}
-        self.ages = {digests[version]: len(versions) - 1 - place for place, version in enumerate(versions)}
-
-    def __getitem__(self, digest: str) -> Weights:
-        version = self._versions[digest]
-        return read_model(self._depot.fetch_model(version, self._folder / "base.model")).weights
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._versions)
-
-    def __len__(self) -> int:
-        return len(self._versions)
-
-
-def merge_pending(depot: Depot, model_type: str, validation: Sequence[Case], settings: Settings) -> MergeReport:
+def merge_pending(
+    depot: Depot,
+    model_type: str,
+    validation: Sequence[Case],
+    settings: Settings,
+    options: MergeOptions | None = None,
+) -> MergeReport:
     """Merge everything that waits for one model type, once.
 
     `validation` are the operator's own labelled cases, with the model's labels in any order; the merger's folder lies
     in the settings' folder.
 
     Raises:
-        TransportError, StorageError: what was not settled yet stays in the queue.
+        TransportError, StorageError: what was not settled yet stays in the queue. StorageError also when another
+            operator is at work.
         ServerAnswerError: the type has no version yet.
         SettingsError: a malformed type's name.
         IncompatibleModelError: the operator's cases have other labels than the model.
         NotEnoughCasesError: no case of the operator shows a label.
+        KeyboardInterrupt: asked to stop; nothing is lost.
     """
-    if not Shelf.is_type_name(model_type):
-        raise SettingsError("expected a type's name of letters, digits, spaces, hyphens and (); check --type")
-    with tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
-        return _Merge(depot, model_type, validation, settings, Path(scratch)).run()
+    with operator_turn(settings.folder, model_type), tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
+        return _Merge(
+            depot, model_type, validation, settings, options=options or MergeOptions(), scratch=Path(scratch)
+        ).run()
 
 
 class _Merge:
     """One run; the ledger is replaced on disk before every step that cannot be taken back."""
 
     def __init__(
-        self, depot: Depot, model_type: str, validation: Sequence[Case], settings: Settings, scratch: Path
+        self,
+        depot: Depot,
+        model_type: str,
+        validation: Sequence[Case],
+        settings: Settings,
+        *,
+        options: MergeOptions,
+        scratch: Path,
     ) -> None:
-        self._depot, self._settings, self._scratch = depot, settings, scratch
-        self._versions = depot.versions()[-_KEPT_VERSIONS:]
-        if not self._versions:
-            raise ServerAnswerError(f"expected a published version of {model_type}, found none; publish one first")
-        self._current = read_model(depot.fetch_model(self._versions[-1], scratch / "current.model"))
-        self._canonical = canonical_weights(self._current.plan, self._current.weights)
+        self._depot, self._settings, self._options, self._scratch = depot, settings, options, scratch
+        self._versions = KnownVersions(depot, scratch)
+        self._current = self._versions.current
         self._validation = _usable_cases(validation, self._current.plan.labels)
-        self._trusted = trusted_keys(settings.folder)
-        self._store = Store(settings.folder / "operator" / model_type)
+        self._canonical = canonical_weights(self._current.plan, self._current.weights)
+        self._store = Store(operator_folder(settings.folder, model_type))
+        self._publisher = Publisher(depot, model_type, settings, self._store)
         self._ledger = self._store.load()
+        self._versions.look_up(self._ledger)
+        self._intake = Intake(self._versions, settings, scratch, take_full_models=options.take_full_models)
+        self._dice_before: Mapping[str, float | None] | None = None
+        self._held: Mapping[str, Entry] = {}
+        self._reread: dict[str, Contribution] = {}
         self._refusals: list[Refusal] = []
         self._skipped: list[Refusal] = []
 
     def run(self) -> MergeReport:
         """Settle, admit, merge, publish."""
-        digests = self._digests()
-        self._settle(digests)
-        bases = _Bases(self._depot, self._versions, digests, self._scratch)
-        admitted = self._admit_all(bases)
+        self._settle()
+        self._held = self._ledger.held_by(self._versions.newest)
+        admitted = {one.update_id: one for one in self._admit_all()}
         if not admitted:
             reason = "no update could be taken" if self._refusals or self._skipped else MergeReport.reason
             return self._report(reason=reason)
-        outcome = self._try(admitted, bases)
-        if outcome.step == 0 and len(admitted) > 1:
-            admitted, outcome = self._without_spoilers(admitted, bases, outcome)
-        if outcome.step > 0:
-            return self._publish(admitted, outcome)
-        for one in admitted:
-            self._refuse_admitted(one, outcome.reason)
-        return self._report(outcome)
+        selection = select_updates(list(admitted), lambda ids: self._try([admitted[one] for one in ids]))
+        for update_id, reason in selection.culprits.items():
+            self._refuse_admitted(admitted[update_id], reason)
+        for update_id, reason in selection.postponed.items():
+            self._skipped.append(Refusal(admitted[update_id].upload, reason))
+        if selection.outcome.step > 0 and selection.kept:
+            return self._publish([admitted[one] for one in selection.kept], selection.outcome)
+        return self._report(selection.outcome)
 
-    def _digests(self) -> dict[str, str]:
-        """The kept versions' digests of weights; a version is read once in the operator's life."""
-        known = {version: self._ledger.versions.get(version) for version in self._versions[:-1]}
-        found = {version: digest or self._digest_of(version) for version, digest in known.items()}
-        return {**found, self._versions[-1]: digest_weights(self._current.weights)}
-
-    def _digest_of(self, version: str) -> str:
-        return digest_weights(read_model(self._depot.fetch_model(version, self._scratch / "version.model")).weights)
-
-    def _settle(self, digests: Mapping[str, str]) -> None:
+    def _settle(self) -> None:
         """Finish, or drop, what a run before this one was about to publish, and remember the versions."""
-        ledger = self._ledger
-        if ledger.intent_sha256:
-            # Not only the newest: somebody may have published since.
-            came_true = [
-                version
-                for version, digest in digests.items()
-                if version not in ledger.versions and digest == ledger.intent_sha256
-            ]
-            ledger = ledger.settled(came_true[0]) if came_true else ledger.dropped()
-        self._save(replace(ledger, versions={**ledger.versions, **digests}))
+        ledger = self._publisher.settle(self._ledger, self._versions.digests)
+        ledger = self._versions.remembered(ledger)
+        if ledger != self._ledger:
+            self._save(ledger)
+        self._publisher.write_cards(self._ledger, self._current)
 
-    def _admit_all(self, bases: _Bases) -> list[_Admitted]:
+    def _admit_all(self) -> Iterator[Admitted]:
         """Admit or quarantine each upload, oldest first; one that a crash left in the queue only leaves it."""
-        admitted: dict[str, _Admitted] = {}
+        seen = set(self._ledger.updates)
         done = {(entry.upload, entry.content_sha256) for entry in self._ledger.updates.values()}
         for upload in self._depot.pending():
+            self._pause()
             content = self._fetch(upload)
             if content is None:
                 continue
@@ -221,98 +168,86 @@ class _Merge:
                 self._depot.remove_upload(upload.filename)
                 continue
             try:
-                delta = self._admit(content, bases, admitted)
-            except (DeltaError, IncompatibleModelError) as error:
+                one = self._intake.admit(upload, content, seen)
+            except (DeltaError, ModelError) as error:
                 self._refuse(upload.filename, content, str(error))
             else:
-                admitted[delta.manifest.update_id] = _Admitted(upload.filename, content, delta)
-        return list(admitted.values())
+                seen.add(one.update_id)
+                yield one
 
     def _fetch(self, upload: PendingUpload) -> bytes | None:
         """The upload's bytes; None, with a note in the report, when the depot cannot hand it out, or it is too long."""
-        reason = f"expected at most {_MAX_DELTA_BYTES} bytes, found {upload.size}; remove it by hand"
-        if upload.size <= _MAX_DELTA_BYTES:
+        reason = f"expected at most {_MAX_UPLOAD_BYTES} bytes, found {upload.size}; remove it by hand"
+        if upload.size <= _MAX_UPLOAD_BYTES:
             try:
-                path = self._depot.fetch_upload(upload.filename, self._scratch / "upload.delta")
-                return read_bounded(path, max_bytes=_MAX_DELTA_BYTES)
+                path = self._depot.fetch_upload(upload.filename, self._scratch / "upload")
+                return read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)
             except ServerAnswerError as error:  # gone meanwhile, or longer than it said
                 reason = str(error)
         self._skipped.append(Refusal(upload.filename, reason))
         return None
 
-    def _admit(self, content: bytes, bases: _Bases, admitted: Mapping[str, _Admitted]) -> Delta:
-        delta = admit(
-            content,
-            bases=bases,
-            trusted_keys=self._trusted,
-            seen_update_ids={*self._ledger.updates, *admitted},
-            model_id=self._current.model_id,
-            labels=self._current.plan.labels,
-            max_norm_ratio=self._settings.max_norm_ratio,
-        )
-        # Its base was another version: it must fit this one too, and must not name a tensor by an alias.
-        for update in delta.updates:
-            target = self._canonical.get(update.weight)
-            if target is None or not target.is_floating_point():
-                raise DeltaShapeError("expected updates of the current model's weights, found one of another; retrain")
-            check_fit(update, tuple(target.shape))
-        return delta
-
-    def _try(self, admitted: Sequence[_Admitted], bases: _Bases) -> MergeOutcome:
+    def _try(self, admitted: Sequence[Admitted]) -> MergeOutcome:
         """The longest step that the operator's cases allow; 0 when the updates cannot be added up at all."""
-        contributions = [*self._contributions(admitted, bases)]
+        contributions = [*self._contributions(admitted)]
         try:
             return choose_step(self._canonical, contributions, self._evaluate, self._settings.dice_margin)
         except DeltaError as error:
             return MergeOutcome(0.0, self._canonical, {}, {}, str(error), ())
 
-    def _without_spoilers(
-        self, admitted: list[_Admitted], bases: _Bases, failed: MergeOutcome
-    ) -> tuple[list[_Admitted], MergeOutcome]:
-        """Refuse the updates that fail alone, and try the others again; all that is left and what came of it."""
-        alone = [(one, self._try([one], bases)) for one in admitted]
-        good = [one for one, outcome in alone if outcome.step > 0]
-        if not 0 < len(good) < len(admitted):
-            return admitted, failed
-        for one, outcome in alone:
-            if outcome.step == 0:
-                self._refuse_admitted(one, outcome.reason)
-        return good, self._try(good, bases)
-
-    def _contributions(self, admitted: Sequence[_Admitted], bases: _Bases) -> Iterator[Contribution]:
-        """The new updates, and those of the same bases that moved earlier versions."""
-        groups = {one.delta.manifest.base_sha256 for one in admitted}
-        for one in admitted:
-            yield contribution_from(one.delta, age=bases.ages[one.delta.manifest.base_sha256])
-        for update_id, entry in self._ledger.updates.items():
-            if entry.version and entry.base_sha256 in groups:
-                delta = self._archived(update_id)
-                yield contribution_from(delta, age=bases.ages[entry.base_sha256], published=True)
-
-    def _archived(self, update_id: str) -> Delta:
-        try:
-            return decode_delta(self._store.archived(update_id), base=None, trusted_keys=None)
-        except DeltaError as error:
-            raise StorageError("an archived update is damaged; restore the archive from a copy") from error
+    def _contributions(self, admitted: Sequence[Admitted]) -> Iterator[Contribution]:
+        """The new updates, and those of the same bases that moved the current model."""
+        yield from (one.contribution for one in admitted)
+        groups = {one.contribution.base_sha256 for one in admitted}
+        for update_id, entry in self._held.items():
+            if entry.base_sha256 in groups:
+                if update_id not in self._reread:
+                    content = self._store.archived(update_id)
+                    self._reread[update_id] = self._intake.archived(update_id, entry, content)
+                yield self._reread[update_id]
 
     def _evaluate(self, weights: Weights) -> Mapping[str, float | None]:
+        """Dice of weights on the operator's cases; of the current ones only once."""
+        if weights is self._canonical and self._dice_before is not None:
+            return self._dice_before
+        self._pause()
         plan = self._current.plan
         network = build_network(plan, tie_aliases(plan, weights)).to(choose_device())
-        return evaluate_cases(network, plan, self._validation)
+        dice = evaluate_cases(network, plan, self._validation)
+        if weights is self._canonical:
+            self._dice_before = dice
+        return dice
 
-    def _publish(self, admitted: Sequence[_Admitted], outcome: MergeOutcome) -> MergeReport:
-        weights: Mapping[str, Tensor] = tie_aliases(self._current.plan, outcome.weights)
-        merged = replace(self._current, weights=weights, timestamp=int(time.time()))
-        path = self._scratch / "merged.model"
-        write_model(merged, path)
+    def _publish(self, admitted: Sequence[Admitted], outcome: MergeOutcome) -> MergeReport:
+        self._pause()
         for one in admitted:
-            self._store.archive(one.update_id, one.content)
-        self._save(self._ledger.with_intent(digest_weights(weights), {one.update_id: one.entry for one in admitted}))
-        version = self._depot.publish(path)
-        self._save(self._ledger.settled(version))
+            self._store.archive(one.update_id, read_bounded(one.content, max_bytes=_MAX_UPLOAD_BYTES))
+        self._ledger, version = self._publisher.publish(
+            replace(self._current, weights=tie_aliases(self._current.plan, outcome.weights)),
+            self._ledger,
+            self._publication(outcome),
+            updates={one.update_id: one.entry for one in admitted},
+            scratch=self._scratch,
+            current=self._current,
+        )
         for one in admitted:
             self._depot.remove_upload(one.upload)
+        self._publisher.write_cards(self._ledger, self._current)
         return self._report(outcome, merged=len(admitted), version=version)
+
+    def _publication(self, outcome: MergeOutcome) -> Publication:
+        statement = self._options.statement.after(self._ledger)
+        return Publication(
+            kind="merge",
+            created=utc_now(),
+            previous=self._versions.newest,
+            step=outcome.step,
+            dice_before=dict(outcome.dice_before),
+            dice_after=dict(outcome.dice_after),
+            validation_cases=len(self._validation),
+            intended_use=statement.intended_use,
+            licence=statement.licence,
+        )
 
     def _report(
         self, outcome: MergeOutcome | None = None, *, reason: str = "", merged: int = 0, version: str | None = None
@@ -328,10 +263,10 @@ class _Merge:
             reason=outcome.reason if outcome else reason,
         )
 
-    def _refuse_admitted(self, one: _Admitted, reason: str) -> None:
+    def _refuse_admitted(self, one: Admitted, reason: str) -> None:
         """Quarantine an update that was well-formed; its id is not taken again."""
-        self._store.quarantine(one.upload, one.content, reason)
-        self._save(self._ledger.refused(one.update_id, one.entry))
+        self._store.quarantine(one.upload, read_bounded(one.content, max_bytes=_MAX_UPLOAD_BYTES), reason)
+        self._save(self._ledger.refused(one.update_id, one.entry, reason))
         self._take_off(one.upload, reason)
 
     def _refuse(self, upload: str, content: bytes, reason: str) -> None:
@@ -341,6 +276,11 @@ class _Merge:
     def _take_off(self, upload: str, reason: str) -> None:
         self._depot.remove_upload(upload)
         self._refusals.append(Refusal(upload, reason))
+
+    def _pause(self) -> None:
+        """A place at which the work may end: nothing is half done that the next run would not finish or drop."""
+        if self._options.is_stopping():
+            raise KeyboardInterrupt
 
     def _save(self, ledger: Ledger) -> None:
         self._store.save(ledger)

@@ -144,6 +144,14 @@ class Shelf:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def put_card(self, model_type: str, version: str, as_json: str, as_markdown: str) -> None:
+        """Write a version's model card beside it; ServerAnswerError for a version that is no number."""
+        if not self.is_version(version):
+            raise ServerAnswerError("expected a version's number, found another text")
+        folder = self._folder(model_type)
+        write_atomically(folder / f"{version}.card.json", as_json.encode())
+        write_atomically(folder / f"{version}.card.md", as_markdown.encode())
+
     def receive(self, model_type: str, username: str, source: Path) -> Path:
         """Move a complete file in as a new upload and return its path; two in one second are both kept."""
         name = f"{int(time.time())}_{username}-{secrets.token_hex(8)}.model"

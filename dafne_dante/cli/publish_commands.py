@@ -1,0 +1,141 @@
+"""Commands around published versions: publish a model, list the versions, show one, go back to one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dafne_dante.cli.options import Json
+from dafne_dante.cli.output import in_words, print_object
+from dafne_dante.config import Settings, load_settings
+
+if TYPE_CHECKING:
+    from dafne_dante.federation.depot import Depot
+
+__all__ = ["Folder", "IntendedUse", "Licence", "Server", "Type", "depot_of", "publish"]
+
+publish = typer.Typer(
+    help="Put a model on the shelf as its type's newest version; list, show and bring back versions.",
+    invoke_without_command=True,
+)
+Type = Annotated[str, typer.Option("--type", help="The model's type on the server.")]
+Server = Annotated[str | None, typer.Option(help="Base URL of the federation server.")]
+Folder = Annotated[Path | None, typer.Option(help="The server's folder, on this machine.")]
+IntendedUse = Annotated[str, typer.Option(help="For the model card: what the model is for, and what not.")]
+Licence = Annotated[str, typer.Option(help="For the model card: under which licence the model is given.")]
+Version = Annotated[str, typer.Argument(help="A version, as `publish list` shows it.")]
+
+
+def depot_of(settings: Settings, server: str | None, folder: Path | None, model_type: str) -> "Depot":
+    """Where the versions are; a usage error unless exactly one of server and folder is named."""
+    from dafne_dante.federation.client import connect
+    from dafne_dante.federation.depot import FolderDepot, HttpDepot
+
+    if (server is None) == (folder is None):
+        raise typer.BadParameter("expected either --server URL or --folder DIR")
+    return FolderDepot(folder, model_type) if folder else HttpDepot(connect(settings, server or ""), model_type)
+
+
+@publish.callback()
+def publish_model(
+    context: typer.Context,
+    root: Annotated[Path | None, typer.Option(help="The embedded server's folder.")] = None,
+    model_type: Annotated[str | None, typer.Option("--type", help="The model's type on the server.")] = None,
+    model: Annotated[Path | None, typer.Option(help="The .model file.")] = None,
+    intended_use: IntendedUse = "",
+    licence: Licence = "",
+    as_json: Json = False,
+) -> None:
+    """Put a model on the shelf as its type's newest version, and say that this operator takes deltas."""
+    if context.invoked_subcommand is not None:
+        return
+    if root is None or model_type is None or model is None:
+        raise typer.BadParameter("expected --root DIR, --type TYPE and --model FILE, or list, show or rollback")
+    from dafne_dante.delta.signing import ensure_signing_key, public_key_text
+    from dafne_dante.federation.depot import FolderDepot
+    from dafne_dante.federation.published_versions import hand_in
+    from dafne_dante.federation.publishing import Statement
+    from dafne_dante.federation.shelf import Shelf
+    from dafne_dante.models.file import read_model
+
+    loaded, settings, statement = read_model(model), load_settings(), Statement(intended_use, licence)
+    shelf = Shelf(root)
+    capability = {"delta": 1, "operator_key": public_key_text(ensure_signing_key(settings.folder))}
+    known = shelf.description(model_type) if shelf.has_type(model_type) else {}
+    shelf.add_type(model_type, {**known, "categories": list(loaded.plan.labels), "dafne_dante": capability})
+    version = hand_in(FolderDepot(root, model_type), model_type, loaded, settings, statement)
+    print_object(
+        {"type": model_type, "version": version}, as_json=as_json, text=lambda: f"{model_type}: version {version}"
+    )
+
+
+@publish.command("list")
+def list_published(model_type: Type, server: Server = None, folder: Folder = None, as_json: Json = False) -> None:
+    """All versions, newest first: when, how, by how many sites, Dice on the operator's cases, digest."""
+    from dataclasses import asdict
+
+    from dafne_dante.federation.published_versions import list_versions
+
+    settings = load_settings()
+    found = [asdict(one) for one in list_versions(depot_of(settings, server, folder, model_type), model_type, settings)]
+    print_object(
+        {"type": model_type, "versions": found}, as_json=as_json, text=lambda: "\n".join(_line(one) for one in found)
+    )
+
+
+@publish.command()
+def show(
+    version: Version, model_type: Type, server: Server = None, folder: Folder = None, as_json: Json = False
+) -> None:
+    """All about one version: who contributed what, Dice before and after per label, lineage."""
+    from dafne_dante.federation.published_versions import show_version
+
+    settings = load_settings()
+    found = show_version(depot_of(settings, server, folder, model_type), model_type, version, settings)
+    print_object(found, as_json=as_json, text=lambda: "\n".join(_told(found)))
+
+
+@publish.command()
+def rollback(
+    version: Version,
+    model_type: Type,
+    server: Server = None,
+    folder: Folder = None,
+    intended_use: IntendedUse = "",
+    licence: Licence = "",
+    as_json: Json = False,
+) -> None:
+    """Publish an older version's model once more as the newest, which is what clients then take."""
+    from dafne_dante.federation.published_versions import roll_back
+    from dafne_dante.federation.publishing import Statement
+
+    settings = load_settings()
+    depot = depot_of(settings, server, folder, model_type)
+    new = roll_back(depot, model_type, version, settings, Statement(intended_use, licence))
+    print_object(
+        {"type": model_type, "version": new, "brings_back": version},
+        as_json=as_json,
+        text=lambda: f"{model_type}: version {new} brings back {version}",
+    )
+
+
+def _line(one: dict[str, Any]) -> str:
+    dice = "-" if one["dice"] is None else f"{one['dice']:.3f}"
+    back = f" of {one['brings_back']}" if one["brings_back"] else ""
+    sites = f"{one['updates']} update(s) of {one['contributors']} site(s)"
+    return (
+        f"{one['version']}  {one['created'] or 'unknown date'}  {one['kind']}{back}  {sites}  Dice {dice}  "
+        f"{one['weights_sha256'][:16] or 'unread'}{'  current' if one['is_current'] else ''}"
+    )
+
+
+def _told(found: dict[str, Any]) -> list[str]:
+    lines = [_line(found)]
+    if found["dice_after"]:
+        lines += [f"Dice before: {in_words(found['dice_before'])}", f"Dice after: {in_words(found['dice_after'])}"]
+    lines += [
+        f"{one['update_id']}  {one['site'] or one['username'] or 'unknown'}  {one['key'] or 'unsigned'}  "
+        f"{one['cases']} case(s)  {one['method']}  {one['content_sha256'][:16]}"
+        for one in found["contributions"]
+    ]
+    return [*lines, f"lineage: {' <- '.join(found['lineage'])}"]

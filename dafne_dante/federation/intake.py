@@ -1,0 +1,154 @@
+"""From an upload to an update that may take part in a merge, whichever of its forms it came in.
+
+Terms: an upload is a signed delta (`admission`) or a full model of a stock client (`full_models`). An *admitted* update
+knows its upload, what the ledger is to say of it, and its contribution, whose numbers lie on the disk (`spilled`).
+
+Invariants: what cannot be taken is a DeltaError or ModelError, whose message is the reason that quarantine records;
+what was made from an older version must fit the newest one, too; memory is that of one update.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+from dafne_dante.config import Settings
+from dafne_dante.delta.decode import Delta, decode_delta
+from dafne_dante.delta.difference import WeightUpdate, check_fit
+from dafne_dante.delta.signing import trusted_keys
+from dafne_dante.errors import DeltaError, DeltaFormatError, DeltaShapeError, ModelError, StorageError
+from dafne_dante.federation.admission import admit
+from dafne_dante.federation.client import PendingUpload
+from dafne_dante.federation.contribution import Contribution, contribution_from
+from dafne_dante.federation.full_models import FullModel, admit_full_model, is_full_model, reread_full_model, site_of
+from dafne_dante.federation.known_versions import KnownVersions
+from dafne_dante.federation.ledger import Entry
+from dafne_dante.federation.spilled import spill
+from dafne_dante.models.build import canonical_weights
+
+__all__ = ["Admitted", "Intake"]
+
+FULL_MODEL = "full model"
+"""The method that the ledger notes for one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Admitted:
+    """An update that may be merged; `content` is the file as it came, on the disk."""
+
+    upload: str
+    content: Path
+    entry: Entry
+    contribution: Contribution
+
+    @property
+    def update_id(self) -> str:
+        """As in its manifest, or as made for a full model."""
+        return self.contribution.update_id
+
+
+class Intake:
+    """Admits uploads for one run of the merger.
+
+    `take_full_models`: whether models of stock clients, which nobody signed, are taken; else they are refused.
+    """
+
+    def __init__(
+        self, versions: KnownVersions, settings: Settings, scratch: Path, *, take_full_models: bool = True
+    ) -> None:
+        self._versions, self._scratch, self._settings = versions, scratch, settings
+        self._take_full_models = take_full_models
+        self._trusted = trusted_keys(settings.folder)
+        self._canonical = canonical_weights(versions.current.plan, versions.current.weights)
+
+    def admit(self, upload: PendingUpload, content: bytes, seen_update_ids: Collection[str]) -> Admitted:
+        """The update in an upload; DeltaError or ModelError when it may not be merged."""
+        if is_full_model(content):
+            return self._admit_full_model(upload, content, seen_update_ids)
+        return self._admit_delta(upload, content, seen_update_ids)
+
+    def archived(self, update_id: str, entry: Entry, content: bytes) -> Contribution:
+        """A published update as a contribution again; StorageError when its file is damaged."""
+        try:
+            if entry.public_key:
+                return self._of_delta(decode_delta(content, base=None, trusted_keys=None), published=True)
+            model = reread_full_model(
+                content, update_id=update_id, base_sha256=entry.base_sha256, versions=self._versions
+            )
+        except (DeltaError, ModelError) as error:
+            raise StorageError("an archived update is damaged; restore the archive from a copy") from error
+        return self._of_full_model(model, entry.username, published=True)
+
+    def _admit_delta(self, upload: PendingUpload, content: bytes, seen: Collection[str]) -> Admitted:
+        delta = admit(
+            content,
+            bases=self._versions,
+            trusted_keys=self._trusted,
+            seen_update_ids=seen,
+            model_id=self._versions.current.model_id,
+            labels=self._versions.current.plan.labels,
+            max_norm_ratio=self._settings.max_norm_ratio,
+        )
+        self._check_fit(delta.updates)
+        manifest = delta.manifest
+        entry = _entry(upload, content, manifest.base_sha256)
+        entry = replace(entry, public_key=delta.public_key, cases=manifest.cases, method=manifest.method)
+        return Admitted(upload.filename, self._set_aside(content), entry, self._of_delta(delta))
+
+    def _admit_full_model(self, upload: PendingUpload, content: bytes, seen: Collection[str]) -> Admitted:
+        if not self._take_full_models:
+            raise DeltaFormatError("expected a signed delta, found a full model, which this operator does not take")
+        model = admit_full_model(
+            content,
+            versions=self._versions,
+            seen_update_ids=seen,
+            max_norm_ratio=self._settings.max_norm_ratio,
+        )
+        self._check_fit(model.updates)
+        entry = replace(_entry(upload, content, model.base_sha256), method=FULL_MODEL)
+        return Admitted(upload.filename, self._set_aside(content), entry, self._of_full_model(model, upload.username))
+
+    def _of_delta(self, delta: Delta, *, published: bool = False) -> Contribution:
+        made = contribution_from(delta, age=self._versions.ages[delta.manifest.base_sha256], published=published)
+        return replace(made, updates=spill(delta.updates, self._new_path()))
+
+    def _of_full_model(self, model: FullModel, username: str, *, published: bool = False) -> Contribution:
+        return Contribution(
+            update_id=model.update_id,
+            public_key=site_of(username),
+            base_sha256=model.base_sha256,
+            cases=1,
+            updates=spill(model.updates, self._new_path()),
+            age=self._versions.ages[model.base_sha256],
+            published=published,
+        )
+
+    def _check_fit(self, updates: Iterable[WeightUpdate]) -> None:
+        # Its base was another version: it must fit this one too, and must not name a tensor by an alias.
+        for update in updates:
+            target = self._canonical.get(update.weight)
+            if target is None or not target.is_floating_point():
+                raise DeltaShapeError("expected updates of the current model's weights, found one of another; retrain")
+            check_fit(update, tuple(target.shape))
+
+    def _set_aside(self, content: bytes) -> Path:
+        path = self._new_path()
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise StorageError("cannot set an upload aside; free space in the folder for temporary files") from error
+        return path
+
+    def _new_path(self) -> Path:
+        return self._scratch / f"{uuid4()}.aside"
+
+
+def _entry(upload: PendingUpload, content: bytes, base_sha256: str) -> Entry:
+    return Entry(
+        base_sha256=base_sha256,
+        public_key="",
+        upload=upload.filename,
+        content_sha256=hashlib.sha256(content).hexdigest(),
+        username=upload.username,
+    )

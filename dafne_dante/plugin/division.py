@@ -13,7 +13,7 @@ from torch import nn
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.holdout import cross_fit, hold_out
 from dafne_dante.models.plan import ModelPlan
-from dafne_dante.training.evaluate import evaluate_cases
+from dafne_dante.training.evaluate import OnCase, evaluate_cases
 from dafne_dante.training.metrics import average_dice
 
 __all__ = ["Division", "Fold", "divide", "measure_folds"]
@@ -69,10 +69,15 @@ def divide(cases: Sequence[Case], *, seed: int) -> Division:
 
 
 def measure_folds(
-    networks: Sequence[nn.Module], plan: ModelPlan, division: Division
-) -> Mapping[str, float | None]:  # fmt: skip
+    networks: Sequence[nn.Module],
+    plan: ModelPlan,
+    division: Division,
+    *,
+    on_case: OnCase = lambda case, prediction, dice: None,
+) -> Mapping[str, float | None]:
     """Mean over the folds of Dice ("mean" and each label) of each fold's network on what it did not learn from."""
     scores = [
-        evaluate_cases(network, plan, fold.held_out) for network, fold in zip(networks, division.folds, strict=True)
+        evaluate_cases(network, plan, fold.held_out, on_case=on_case)
+        for network, fold in zip(networks, division.folds, strict=True)
     ]
     return scores[0] if len(scores) == 1 else average_dice(scores, plan.labels)

@@ -32,6 +32,7 @@ from dafne_dante.models.build import build_network, canonical_weights
 from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.plugin.apply import updated_model
 from dafne_dante.plugin.division import Division, measure_folds
+from dafne_dante.training.evaluate import OnCase
 from dafne_dante.training.hardware import choose_device
 from dafne_dante.training.held_out import HeldOutWindows
 from dafne_dante.training.history import EpochRecord
@@ -57,6 +58,7 @@ class Tuning:
         on_epoch: is told every finished epoch, counted over all trainings, and how many there will be.
         on_stage: is told in words what is done.
         prepare: prepares cases, or remembers them.
+        on_measured: is told every held-out case and what the update, as it would be sent, makes of it.
     """
 
     base: GlobalModel
@@ -66,6 +68,7 @@ class Tuning:
     on_epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None
     on_stage: Callable[[str], None] = lambda words: None
     prepare: Prepare = prepare_cases
+    on_measured: OnCase = lambda case, prediction, dice: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +127,7 @@ def _tuned(
     residual = _residual_allowed(measures, kept)
     sent = compressed(_scaled(updates, step), residual)
     networks = [_network(base, updates_as_sent(compressed(one, residual))) for one in kept]
-    after = measure_folds(networks, base.plan, division)
+    after = measure_folds(networks, base.plan, division, on_case=tuning.on_measured)
     improved = updated_model(base, updates_as_sent(sent), timestamp=int(time.time()))
     return Tuned(result, step, sent, improved, after)
 

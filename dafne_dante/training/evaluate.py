@@ -14,7 +14,10 @@ from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.surface_metrics import DEFAULT_TOLERANCE_MM, surface_scores
 from dafne_dante.types import Segmentation
 
-__all__ = ["Scores", "evaluate_cases", "measure_cases"]
+__all__ = ["OnCase", "Scores", "evaluate_cases", "measure_cases"]
+
+OnCase = Callable[[Case, Segmentation, Mapping[str, float | None]], None]
+"""Is told a case, what the model gave in the image's own grid, and Dice of every label."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,16 @@ class Scores:
     tolerance_mm: float
 
 
-def evaluate_cases(network: nn.Module, plan: ModelPlan, cases: Sequence[Case]) -> dict[str, float | None]:
+def evaluate_cases(
+    network: nn.Module,
+    plan: ModelPlan,
+    cases: Sequence[Case],
+    *,
+    on_case: OnCase = lambda case, prediction, dice: None,
+) -> dict[str, float | None]:
     """Mean Dice over cases for each label, and over labels under "mean"; None for a label that never occurs.
+
+    `on_case` is told every case in turn.
 
     Raises:
         NotEnoughCasesError: there is no case.
@@ -46,6 +57,7 @@ def evaluate_cases(network: nn.Module, plan: ModelPlan, cases: Sequence[Case]) -
 
     def score(case: Case, prediction: Segmentation) -> None:
         scores.append(dice_per_label(prediction, case.segmentation, case.annotated, plan.labels))
+        on_case(case, prediction, scores[-1])
 
     _predict_each(network, plan, cases, score)
     return average_dice(scores, plan.labels)

@@ -24,6 +24,7 @@ from dafne_dante.models.configure import Configuration, configure_from_fingerpri
 from dafne_dante.models.planning.budget import give_budget
 from dafne_dante.models.planning.fingerprint import CaseFingerprint, Fingerprint, Intensities
 from dafne_dante.training.deep_supervision import AuxiliaryHeads, supervised_loss
+from dafne_dante.training.optimizer import adamw
 
 ARCHITECTURES = ("unet2d", "unet3d", "dynunet")
 LABELS = ("one", "two", "three")
@@ -42,7 +43,7 @@ def take_steps(configuration: Configuration, steps: int) -> None:
     network = build_network(plan).train()
     heads = AuxiliaryHeads(network) if plan.architecture == "dynunet" else None
     moving = [*network.parameters(), *(heads.parameters() if heads else ())]
-    optimizer = torch.optim.AdamW(moving)
+    optimizer = adamw([{"params": moving}], 1e-3)
     for _ in range(steps):
         image = torch.rand(batch, plan.in_channels, *plan.patch)
         target = torch.randint(0, plan.out_channels, (batch, *plan.patch))

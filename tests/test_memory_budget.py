@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from dafne_dante.errors import TrainingError
 from dafne_dante.models.build import build_network
 from dafne_dante.models.planning.budget import find_budget, give_budget
 from dafne_dante.models.planning.free_memory import free_bytes
-from dafne_dante.models.planning.memory import measure_on_meta
+from dafne_dante.models.planning.memory import measure_step
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "plan_memory.py"
 
@@ -32,16 +33,19 @@ def test_real_steps_stay_within_their_budget():
 
 
 def test_an_estimate_allocates_nothing_and_grows_with_the_batch():
-    huge = measure_on_meta(tiny_plan(patch=(512, 1024, 1024), first_channels=64))
+    huge = measure_step(tiny_plan(patch=(512, 1024, 1024), first_channels=64))
     assert sum(huge.saved_bytes) > 10**11
     two, four = (huge.step_bytes(size, on_gpu=False) for size in (2, 4))
     assert 1.9 < four / two < 2.1
     assert huge.step_bytes(2, on_gpu=True) > sum(huge.saved_bytes)
 
 
-def test_what_is_saved_is_what_autograd_saves():
+@pytest.mark.parametrize("architecture", ["unet2d", "unet3d"])
+def test_what_is_saved_is_what_autograd_saves(architecture):
     """The same network with values: what the backward pass needs, weights and a kernel's own notes apart."""
     plan = tiny_plan()
+    if architecture == "unet2d":
+        plan = replace(plan, architecture=architecture, patch=(96, 160), spacing_mm=(2.0, 2.0), median_shape=(90, 150))
     network, saved = build_network(plan).train(), {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
 
@@ -54,7 +58,15 @@ def test_what_is_saved_is_what_autograd_saves():
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         network(torch.zeros(1, 1, *plan.patch))
     real = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    assert sum(measure_on_meta(plan).saved_bytes) == pytest.approx(real, rel=0.1)
+    assert sum(measure_step(plan).saved_bytes) == pytest.approx(real, rel=0.1)
+
+
+def test_measuring_draws_no_number():
+    plan = replace(tiny_plan(), architecture="unet2d", patch=(64, 64), spacing_mm=(2.0, 2.0), median_shape=(60, 60))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    measure_step(plan)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), 1e9])

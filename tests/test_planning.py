@@ -179,16 +179,18 @@ def test_no_network_fits_into_almost_nothing():
         configure_from_fingerprint(ISOTROPIC, "dynunet", budget=give_budget(0.02, on_gpu=False))
 
 
-def test_a_batch_sees_at_most_a_twentieth_of_the_voxels():
-    """Ten cases of 32^3: a twentieth is half a patch, so two; sixty: three."""
+@pytest.mark.parametrize(("on_gpu", "share", "counts"), [(True, "5%", (10, 60)), (False, "1%", (50, 300))])
+def test_a_batch_sees_at_most_a_small_share_of_the_voxels(on_gpu, share, counts):
+    """Ten cases of 32^3: a twentieth is half a patch, so two; sixty: three. On a CPU five times as many."""
+    roomy = replace(ROOMY, on_gpu=on_gpu)
     batches = [
-        configure_from_fingerprint(cases((1.0, 1.0, 1.0), (32, 32, 32), count=count), "unet3d", budget=ROOMY)
-        for count in (10, 60)
+        configure_from_fingerprint(cases((1.0, 1.0, 1.0), (32, 32, 32), count=count), "unet3d", budget=roomy)
+        for count in counts
     ]
     assert [made.batch_size for made in batches] == [2, 3]
-    assert "5% of all voxels" in batches[1].why["batch_size"]
-    labelled = cases((1.0, 1.0, 1.0), (40, 64, 64), count=8, slices=10)
-    assert configure_from_fingerprint(labelled, "unet2d", budget=ROOMY).batch_size == 4, "of 80 labelled slices"
+    assert f"{share} of all voxels" in batches[1].why["batch_size"]
+    labelled = cases((1.0, 1.0, 1.0), (40, 64, 64), count=8, slices=10 if on_gpu else 40)
+    assert configure_from_fingerprint(labelled, "unet2d", budget=roomy).batch_size == (4 if on_gpu else 3)
 
 
 def test_a_found_budget_of_a_cpu_bounds_the_voxels_of_a_step():

@@ -47,5 +47,5 @@ def digest_weights(weights: Mapping[str, Tensor]) -> str:
         dtype = str(tensor.dtype).removeprefix("torch.")
         shape = "x".join(str(size) for size in tensor.shape)
         digest.update(f"{name}\0{dtype}\0{shape}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

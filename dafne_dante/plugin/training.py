@@ -52,6 +52,9 @@ from dafne_dante.training.scratch import ScratchWish, TrainedModel, train_on
 __all__ = ["TrainingOutcome", "TrainingProgress", "TrainingRequest", "train"]
 
 _AUGMENTATION = Strengths(1.0, 0.5, 0.5, mirror=True)
+_HELD_OUT_SHARE = 0.15
+"""Less than where a global model is tuned: what decides here is how many cases there are to learn from (of six brains,
+2D, two held out: Dice 0.885; one: 0.894)."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def _train(
     )  # fmt: skip
     folds = _measure_folds(request, cases, planned, wish, progress, processes=processes) if request.folds else None
     if folds is None:
-        training, held_out = hold_out(cases, seed=request.seed)
+        training, held_out = hold_out(cases, share=_HELD_OUT_SHARE, seed=request.seed)
     else:
         training, held_out = list(cases), []
         wish = replace(wish, epochs=max(1, round(sum(folds.best_epochs) / len(folds.best_epochs))), patience=0)

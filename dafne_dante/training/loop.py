@@ -35,6 +35,7 @@ from dafne_dante.training.held_out import HeldOutWindows
 from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.losses import BatchShare
 from dafne_dante.training.mirroring import mirror_axes
+from dafne_dante.training.optimizer import adamw
 from dafne_dante.training.prepared import PreparedCase
 from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.recipe import Recipe, rate_factor
@@ -148,7 +149,7 @@ def _begin(
     return Run(
         network=network,
         outputs=SupervisedNetwork(network, heads),
-        optimizer=torch.optim.AdamW(groups, lr=recipe.learning_rate),
+        optimizer=adamw(groups, recipe.learning_rate),
         start={parameter: parameter.detach().clone() for parameter in pulled},
         sampler=sampler,
         generator=torch.Generator().manual_seed(recipe.seed),

@@ -108,7 +108,7 @@ def optimizer_groups(
 
 
 def take_snapshot(run: Run) -> Snapshot:
-    """The run after an epoch; tensors are copies on the CPU."""
+    """The run after an epoch; tensors are on the CPU, and there the run's own, which its next step changes."""
     tensors = {f"network/{name}": tensor for name, tensor in named_tensors(run.network).items()}
     state: dict[str, Any] = {
         "seconds": run.seconds,
@@ -128,7 +128,7 @@ def take_snapshot(run: Run) -> Snapshot:
         tensors |= {f"best/{name}": tensor for name, tensor in run.best.weights.items()}
         state["best"] = {"epoch": run.best.epoch, "score": list(run.best.score)}
     tensors |= {f"chance/{name}": source.get_state() for name, source in _chances(run).items()}
-    return Snapshot({name: _copied(tensor) for name, tensor in tensors.items()}, state)
+    return Snapshot({name: _on_cpu(tensor) for name, tensor in tensors.items()}, state)
 
 
 def restore(run: Run, method: Method, recipe: Recipe, snapshot: Snapshot) -> None:
@@ -211,5 +211,5 @@ def _under(tensors: Mapping[str, Tensor], part: str, like: Mapping[str, Tensor])
     return found
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu").contiguous()

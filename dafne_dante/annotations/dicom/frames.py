@@ -12,7 +12,6 @@ number of frames, and its warnings quote UIDs.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from highdicom.frame import decode_frame
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import (
@@ -69,6 +68,9 @@ def packed_frames(dataset: Dataset, layout: FrameLayout) -> Iterator[bytes]:
 
 def decoded_frame(dataset: Dataset, layout: FrameLayout, packed: bytes, index: int) -> Volume:
     """(rows, columns) of unsigned whole numbers; `index` is that of the frame, from 0."""
+    # Here, because it takes 18 MiB that a site without such objects never needs.
+    from highdicom.frame import decode_frame  # noqa: PLC0415
+
     frame: Volume = understood(
         "pixels",
         decode_frame,

@@ -5,7 +5,8 @@ The *median shape* is that of the median case on the plan's grid.
 
 Rules (nnU-Net): start at the median shape; while a batch of two does not fit, shorten the axis that is longest
 relative to the median shape by one step of its divisor; what is left over makes the batch larger, up to 5 % of all
-voxels, so that a step does not see a small data set almost whole.
+voxels, so that a step does not see a small data set almost whole. On a CPU up to 1 %: many small steps teach as much in
+the same time (2D, 196 slices: two a step 0.885 in 50 s; six 0.878 in 36 s and 0.887 in 73 s) and take less memory.
 
 Invariants: the step that comes out lies within the budget by the estimate of `memory`, or a TrainingError says how
 much would be needed; at least two patches make a batch.
@@ -21,13 +22,13 @@ from typing import Literal
 from dafne_dante.errors import TrainingError
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.models.planning.budget import MemoryBudget
-from dafne_dante.models.planning.memory import StepMemory, measure_on_meta
+from dafne_dante.models.planning.memory import StepMemory, measure_step
 from dafne_dante.models.planning.wording import gigabytes
 
 __all__ = ["SMALLEST_BATCH", "Draft", "Fitted", "Wish", "divisor_of", "fit", "fit_batch"]
 
 SMALLEST_BATCH = 2
-_SHARE_OF_DATA = 0.05
+_SHARE_OF_DATA_ON_GPU, _SHARE_OF_DATA_ON_CPU = 0.05, 0.01
 _UNET_STEP = {"unet2d": 32, "unet3d": 8}
 
 Bound = Literal["images", "memory", "time"]
@@ -75,7 +76,7 @@ def fit(draft: Draft, wish: tuple[int, ...], budget: MemoryBudget) -> Fitted:
     while (shorter := _shorten(draft, plans[-1])) is not None:
         plans.append(shorter)
     first_quick = next((index for index, plan in enumerate(plans) if _is_quick(plan, budget)), len(plans) - 1)
-    memory_of = cache(lambda index: measure_on_meta(plans[index]))
+    memory_of = cache(lambda index: measure_step(plans[index]))
     # The network's memory falls along the list, so that a few measurements find the first that fits.
     position = bisect_left(
         range(len(plans) - 1), True, first_quick, key=lambda index: _two(memory_of(index), budget) <= budget.size_bytes
@@ -94,7 +95,8 @@ def fit(draft: Draft, wish: tuple[int, ...], budget: MemoryBudget) -> Fitted:
 def fit_batch(fitted: Fitted, budget: MemoryBudget, data_voxels: float) -> tuple[int, str]:
     """Patches in a batch, and what keeps it from being larger, in words."""
     voxels = math.prod(fitted.plan.patch)
-    limits = {f"more would pass {_SHARE_OF_DATA:.0%} of all voxels": int(_SHARE_OF_DATA * data_voxels / voxels)}
+    share = _SHARE_OF_DATA_ON_GPU if budget.on_gpu else _SHARE_OF_DATA_ON_CPU
+    limits = {f"more would pass {share:.0%} of all voxels": int(share * data_voxels / voxels)}
     if most := budget.most_voxels.get(fitted.plan.architecture):
         limits["more would take too long on a CPU"] = most // voxels
     largest = max(SMALLEST_BATCH, min(limits.values()))

@@ -41,11 +41,14 @@ def improve(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in OUT, which is written after every epoch.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Another file for the report, an HTML page; report.html in OUT when left out.")
+    ] = None,
     series: Series = None,
     skip_faulty: SkipFaulty = False,
     as_json: Json = False,
 ) -> None:
-    """Improve a global model from a site's own cases: improved.model, update.delta, history.csv, summary.json."""
+    """Improve a global model from a site's own cases: improved.model, update.delta, report.html and its figures."""
     from dafne_dante.adaptation.gradual import SCHEDULE_NAMES
     from dafne_dante.adaptation.lora import CONVOLUTION_FORMS
     from dafne_dante.adaptation.method import METHOD_NAMES
@@ -67,7 +70,7 @@ def improve(
     chosen: Form = "lora-channel" if form == "lora-channel" else "lora-shared"
     request = ImprovementRequest(
         cases, out, base, model_type, method, epochs, seed, upload, resume, rank, chosen, schedule,
-        tuple(reference or ()), server or "",
+        tuple(reference or ()), server or "", report=report,
     )  # fmt: skip
     collected: list[Collection] = []
 

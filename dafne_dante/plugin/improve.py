@@ -40,6 +40,9 @@ from dafne_dante.plugin.delivering import Delivery, deliver
 from dafne_dante.plugin.division import Division, divide, measure_folds
 from dafne_dante.plugin.gate import GateDecision, decide_gate
 from dafne_dante.plugin.preparing import cache_for
+from dafne_dante.plugin.report.facts import ReportFacts
+from dafne_dante.plugin.report.measured import Measurements, pair_measurements
+from dafne_dante.plugin.report.writing import REPORT, check_report_place, write_report
 from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
 from dafne_dante.plugin.tuning import Tuned, Tuning, tune
@@ -60,7 +63,8 @@ class ImprovementRequest:
 
     Attributes:
         data: which labelled studies to use.
-        out: folder for improved.model, update.delta, history.csv and summary.json (and base.model when pulled).
+        out: folder for improved.model, update.delta, history.csv, summary.json and report.html (and base.model when
+            pulled).
         base: a `.model` file; None pulls the newest version of `model_type` from the server.
         model_type: the type's name on the server; with a base file it only names the type in the delta.
         method: one of METHOD_NAMES.
@@ -72,6 +76,7 @@ class ImprovementRequest:
         reference: labelled studies of the global model's own domain, on which it is told what was forgotten.
         server: base URL of the client's server; the settings' when left out.
         trigger: what asked for it, for the outbox and the audit log: command, improve-button, nightly, ...
+        report: another file for the report; report.html in `out` when left out.
     """
 
     data: CaseRequest
@@ -89,6 +94,7 @@ class ImprovementRequest:
     reference: tuple[Path, ...] = ()
     server: str = ""
     trigger: str = "command"
+    report: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ class _Start:
     base: BaseModel
     division: Division
     before: Mapping[str, float | None]
+    measured: Measurements
     references: Sequence[Case]
     reference_before: Mapping[str, float | None] | None
 
@@ -116,6 +123,7 @@ class _Outcome:
     """What training came to, whether it may leave the site, and Dice on the references afterwards."""
 
     tuned: Tuned
+    measured: Measurements
     decision: GateDecision
     reference_after: Mapping[str, float | None] | None
 
@@ -138,6 +146,7 @@ def improve(
     make_method = _method_maker(request)
     make_method()  # a choice that cannot be is told before anything is read
     server = _address(request, settings, client)
+    check_report_place(request.report)
     with results_folder(request.out) as folder:
         start = _prepare(request, settings, client, folder, progress)
         # Made before hours of training, so that a folder for keys that cannot be written is told now.
@@ -153,6 +162,8 @@ def improve(
         write_atomically(folder / "update.delta", content)
         write_history(folder / "history.csv", tuned.result.history, start.base.model.plan.labels)
         write_summary(folder / "summary.json", summary)
+        report = _report_facts(start, outcome, request, summary, content)
+        write_report(request.report or folder / REPORT, report)
     _remove_checkpoint(request)
     if client is None or not request.upload or not outcome.decision.passed:
         return summary
@@ -161,6 +172,7 @@ def improve(
     progress.stage(f"sent {len(content)} bytes")
     summary = replace(summary, uploaded=True, seconds=round(time.perf_counter() - begin, 3))
     write_summary(request.out / "summary.json", summary)
+    write_report(request.report or request.out / REPORT, replace(report, summary=summary))
     return summary
 
 
@@ -181,10 +193,11 @@ def _prepare(
     division = divide(collection.cases, seed=request.seed)
     progress.stage(division.words)
     network = build_network(plan, base.model.weights).to(choose_device())
-    before = measure_folds([network] * len(division.folds), plan, division)
+    measured = Measurements()
+    before = measure_folds([network] * len(division.folds), plan, division, on_case=measured.take)
     references = _references(request, settings, base.model, progress)
     reference_before = evaluate_cases(network, plan, references) if references else None
-    return _Start(base, division, before, references, reference_before)
+    return _Start(base, division, before, measured, references, reference_before)
 
 
 def _references(
@@ -200,14 +213,25 @@ def _references(
 
 
 def _obtain_base(
-    request: ImprovementRequest, client: FederationClient | None, folder: Path, progress: Progress
+    request: ImprovementRequest,
+    settings: Settings,
+    client: FederationClient | None,
+    folder: Path,
+    progress: Progress,
 ) -> BaseModel:
     if request.base is not None:
         return base_from_file(request.base, request.model_type)
     if client is None:
         raise SettingsError("expected a base model file or a federation server, found neither; name one of them")
     progress.stage(f"pulling the newest {request.model_type}")
-    return base_from_server(client, request.model_type, folder / "base.model")
+    return base_from_server(
+        client,
+        request.model_type,
+        folder / "base.model",
+        settings=settings,
+        server=request.server,
+        say=progress.stage,
+    )
 
 
 def _address(request: ImprovementRequest, settings: Settings, client: FederationClient | None) -> str:
@@ -248,6 +272,7 @@ def _fine_tune(
         seed=request.seed,
         numerics=remembered_numerics(network, model.plan, _BATCH_SIZE, settings.folder),
     )
+    measured = Measurements()
     tuning = Tuning(
         model,
         make_method,
@@ -256,9 +281,10 @@ def _fine_tune(
         progress.epoch,
         progress.stage,
         cache_for(request.data, settings, say=progress.stage).prepare,
+        measured.take,
     )
     tuned = tune(tuning, start.division)
-    return _Outcome(tuned, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))
+    return _Outcome(tuned, measured, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))
 
 
 def _decide(start: _Start, tuned: Tuned, settings: Settings) -> GateDecision:
@@ -293,6 +319,17 @@ def _facts(start: _Start, method: str, tuned: Tuned) -> DeltaFacts:
         labels=base.model.plan.labels,
         dice_before=start.before,
         dice_after=tuned.after,
+    )
+
+
+def _report_facts(
+    start: _Start, outcome: _Outcome, request: ImprovementRequest, summary: ImprovementSummary, content: bytes
+) -> ReportFacts:
+    held_out = pair_measurements(start.measured.items, outcome.measured.items)
+    history = outcome.tuned.result.history
+    base = start.base
+    return ReportFacts(
+        summary, base.model_type, base.model, start.division, history, held_out, content, upload=request.upload
     )
 
 

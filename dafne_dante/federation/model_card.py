@@ -111,8 +111,8 @@ def card_of(model_type: str, version: str, model: GlobalModel, ledger: Ledger) -
         methods=dict(sorted(Counter(entry.method or "unknown" for entry in held.values()).items())),
         step=told.step if told else 0.0,
         validation_cases=told.validation_cases if told else 0,
-        dice_before=told.dice_before if told else {},
-        dice_after=told.dice_after if told else {},
+        dice_before=_ordered(told.dice_before, model) if told else {},
+        dice_after=_ordered(told.dice_after, model) if told else {},
         lineage=tuple(_ancestor(one, ledger) for one in ledger.lineage(version)[:_MAX_LINEAGE]),
     )
 
@@ -120,6 +120,12 @@ def card_of(model_type: str, version: str, model: GlobalModel, ledger: Ledger) -
 def contributor_of(entry: Entry) -> str:
     """The site behind an update: its public key, or its user name where nobody signed."""
     return entry.public_key or site_of(entry.username)
+
+
+def _ordered(dice: Mapping[str, float | None], model: GlobalModel) -> dict[str, float | None]:
+    """In the model's order of labels, whatever order the ledger's file has."""
+    first = [name for name in ("mean", *model.plan.labels) if name in dice]
+    return {name: dice[name] for name in [*first, *sorted(dice.keys() - set(first))]}
 
 
 def _cases(held: Mapping[str, Entry]) -> int:

@@ -7,6 +7,7 @@ Invariants: command line before environment before file; every fault of a file i
 never part of a representation, a message or a log; the settings file is readable by its owner only (0600).
 """
 
+import base64
 import os
 import re
 import sys
@@ -32,6 +33,7 @@ __all__ = [
     "AnnotationSettings",
     "Settings",
     "configuration_folder",
+    "is_key_text",
     "is_proxy_address",
     "load_settings",
     "write_settings",
@@ -87,6 +89,8 @@ class Settings:
         retries: how often a call is repeated after a failure that may pass.
         retry_s: seconds that a call and its repetitions may take before it is given up.
         chunk_mib: an upload goes in parts of at most this length.
+        operator_key: base64 of the public key by which global models must be signed; "" to pin the first one seen.
+        seal_key: base64 of the operator's public seal key; with it, updates leave sealed to it, or not at all.
         cache_models, cache_gib: downloaded global models that are kept; the least recently used go first.
         max_norm_ratio: an update longer than this share of its base's length is refused by the operator.
         dice_margin: how far the Dice of a label may fall on the operator's cases before a merge backs off.
@@ -104,6 +108,8 @@ class Settings:
     retries: int = 3
     retry_s: float = 600.0
     chunk_mib: int = 50
+    operator_key: str = ""
+    seal_key: str = ""
     cache_models: int = 10
     cache_gib: float = 5.0
     max_norm_ratio: float = 1.0
@@ -116,7 +122,7 @@ _ANNOTATIONS = "annotations"
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "federation": (
         *("server", "api_key", "timeout_s", "ca_bundle", "proxy", "retries", "retry_s"),
-        *("chunk_mib", "cache_models", "cache_gib"),
+        *("chunk_mib", "operator_key", "seal_key", "cache_models", "cache_gib"),
     ),
     "operator": ("max_norm_ratio", "dice_margin"),
     "trust": ("run_model_code",),
@@ -137,6 +143,7 @@ _NUMBERS = {
     "keep_prepared_gib": (0.0, 1e5),
 }
 _CHOICES = {"empty_slices": ("auto", "background", "unknown"), "missing_labels": ("refuse", "absent")}
+_KEYS = ("operator_key", "seal_key")
 _WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models")
 _LISTS = ("folders", "ignore", "run_model_code")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -158,6 +165,15 @@ def is_proxy_address(value: str) -> bool:
         return False
     more = parts.path.strip("/") or parts.query or parts.fragment
     return parts.scheme in ("http", "https") and bool(parts.hostname) and not more and value.isprintable()
+
+
+def is_key_text(value: str) -> bool:
+    """Whether the text is "" or the base64 of 32 bytes, in the one form that base64 has for them."""
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except ValueError:
+        return False
+    return not value or (len(raw) == 32 and base64.b64encode(raw).decode("ascii") == value)
 
 
 def load_settings(folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -252,6 +268,8 @@ def _fault(name: str, value: Any) -> str:  # noqa: PLR0911 (one line a kind of s
             return f"{name} must be one of {', '.join(_CHOICES[name])}"
     elif not isinstance(value, str):
         return f"{name} must be a text in quotes"
+    elif name in _KEYS and not is_key_text(value):
+        return f"{name} must be a public key as base64 of 32 bytes, as `dafne-dante keys` prints it"
     elif name == "server" and value and not _is_acceptable_url(value):
         return "server must be an https:// address (plain http:// only on this machine)"
     elif name == "proxy" and not is_proxy_address(value):

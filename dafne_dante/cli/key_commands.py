@@ -1,4 +1,4 @@
-"""Commands around keys: create, show, trust."""
+"""Commands around keys: create, show, trust, pin."""
 
 from typing import Annotated
 
@@ -9,7 +9,11 @@ from dafne_dante.config import configuration_folder
 
 __all__ = ["keys"]
 
-keys = typer.Typer(help="This site's signing key, and the keys that an operator trusts.", no_args_is_help=True)
+keys = typer.Typer(
+    help="This site's signing key, the keys that an operator trusts, and the operators' keys that a site pins.",
+    no_args_is_help=True,
+)
+Server = Annotated[str, typer.Option(help="The server's address; the settings' server when left out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
 
@@ -49,6 +53,78 @@ def trust(
         {"public_key": public_key, "fingerprint": fingerprint(public_key), "name": name},
         as_json=as_json,
         text=lambda: f"trusted {name}: {fingerprint(public_key)}",
+    )
+
+
+@keys.command()
+def pin(
+    place: Annotated[str, typer.Argument(metavar="TYPE", help='The model type; "" for all types of the server.')],
+    public_key: Annotated[str, typer.Argument(help="The operator's public key, as `keys show` prints it there.")],
+    server: Server = "",
+    as_json: Json = False,
+) -> None:
+    """Take a type's global models only when this key signed them; replaces the key that was pinned before."""
+    from dafne_dante.config import load_settings
+    from dafne_dante.delta.signing import fingerprint
+    from dafne_dante.federation.pins import PinFile, Place
+    from dafne_dante.federation.route import checked_address
+    from dafne_dante.federation.trusted import Pin
+
+    settings = load_settings()
+    address = checked_address(server or settings.server)
+    told = fingerprint(public_key)
+    PinFile(settings.folder).put(Place(address, place), Pin(public_key))
+    print_object(
+        {"server": address, "model_type": place, "public_key": public_key, "fingerprint": told},
+        as_json=as_json,
+        text=lambda: f"{place or 'all types'} on {address}: only what {told} signed",
+    )
+
+
+@keys.command()
+def pins(as_json: Json = False) -> None:
+    """List the operators' keys that this site has pinned, and the newest release it took of each."""
+    from dataclasses import asdict
+
+    from dafne_dante.config import load_settings
+    from dafne_dante.delta.signing import fingerprint
+    from dafne_dante.federation.pins import PinFile
+
+    settings = load_settings()
+    known = sorted(PinFile(settings.folder).all().items())
+    rows = [asdict(place) | asdict(held) | {"fingerprint": fingerprint(held.public_key)} for place, held in known]
+    lines = [
+        f"{row['model_type'] or 'all types'} on {row['server']}: {row['fingerprint']} ({row['origin']}), "
+        f"release {row['number'] or 'none yet'}"
+        for row in rows
+    ]
+    if settings.operator_key:
+        lines.append(f"everywhere, by the settings: {fingerprint(settings.operator_key)}")
+    print_object(
+        {"pins": rows, "operator_key": settings.operator_key},
+        as_json=as_json,
+        text=lambda: "\n".join(lines) or "no key is pinned yet",
+    )
+
+
+@keys.command()
+def unpin(
+    place: Annotated[str, typer.Argument(metavar="TYPE", help='The model type; "" for the pin of the whole server.')],
+    server: Server = "",
+    as_json: Json = False,
+) -> None:
+    """Forget a pinned key: the next model's key is pinned anew, whoever's it is."""
+    from dafne_dante.config import load_settings
+    from dafne_dante.federation.pins import PinFile, Place
+    from dafne_dante.federation.route import checked_address
+
+    settings = load_settings()
+    address = checked_address(server or settings.server)
+    PinFile(settings.folder).remove(Place(address, place))
+    print_object(
+        {"server": address, "model_type": place},
+        as_json=as_json,
+        text=lambda: f"{place or 'all types'} on {address}: no key is pinned any more",
     )
 
 

@@ -1,10 +1,19 @@
-"""The global model that an improvement starts from: a file, or the newest version on the server."""
+"""The global model that an improvement starts from: a file, or the newest version on the server.
 
+Invariants: what a server hands out is judged against the site's pins before it is used (`federation.trusted`); the pin
+that follows is on the disk before the model is used; what was found is told every time, in words.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dafne_dante.config import Settings
 from dafne_dante.errors import SettingsError, StorageError
 from dafne_dante.federation.client import Capability, FederationClient
+from dafne_dante.federation.pins import PinFile, Place
+from dafne_dante.federation.route import checked_address
+from dafne_dante.federation.trusted import judge
 from dafne_dante.models.file import read_model
 from dafne_dante.models.global_model import GlobalModel
 
@@ -21,6 +30,7 @@ class BaseModel:
         version: the server's version number, or the file's own timestamp; decimal digits.
         file_bytes: size of the `.model` file.
         capability: what the server's type says about deltas; None for a file, or a type that takes none.
+        trust: who signed it, in words; "" for a file, which somebody chose.
     """
 
     model: GlobalModel
@@ -28,6 +38,7 @@ class BaseModel:
     version: str
     file_bytes: int
     capability: Capability | None = None
+    trust: str = ""
 
 
 def base_from_file(path: Path, model_type: str = "") -> BaseModel:
@@ -40,16 +51,36 @@ def base_from_file(path: Path, model_type: str = "") -> BaseModel:
     return BaseModel(model, model_type, str(model.timestamp), size)
 
 
-def base_from_server(client: FederationClient, model_type: str, destination: Path) -> BaseModel:
-    """Download the newest version of a type to `destination`, checked against the server's list, and read it.
+def base_from_server(
+    client: FederationClient,
+    model_type: str,
+    destination: Path,
+    *,
+    settings: Settings,
+    server: str = "",
+    say: Callable[[str], None] = lambda words: None,
+) -> BaseModel:
+    """Download the newest version of a type to `destination`, checked against the server's list, read and judge it.
+
+    Args:
+        server: the base URL of `client`'s server; "" for the settings' one.
+        say: is told who signed the model, or that nobody did.
 
     Raises:
         TransportError: see FederationClient.
         ModelError: what the server sent is not a model that is safe and whole.
+        TrustError: it is not what the operator signed, see `federation.trusted.judge`.
     """
     if not model_type:
         raise SettingsError("expected the model's type on the server, found none; name it with --type")
+    place = Place(checked_address(server or settings.server), model_type)
+    pins = PinFile(settings.folder)
+    pin = pins.find(place, settings.operator_key)
     info = client.model_info(model_type)
     path = client.download_model(model_type, info.latest_timestamp, destination)
     found = base_from_file(path, model_type)
-    return BaseModel(found.model, model_type, info.latest_timestamp, found.file_bytes, info.capability)
+    judgement = judge(pin, found.model, model_type)
+    if judgement.release is not None and judgement.pin != pin:
+        pins.put(place, judgement.pin)
+    say(f"{model_type}: {judgement.words}")
+    return BaseModel(found.model, model_type, info.latest_timestamp, found.file_bytes, info.capability, judgement.words)

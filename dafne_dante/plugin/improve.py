@@ -184,7 +184,7 @@ def _prepare(
     progress: Progress,
 ) -> _Start:
     """The base model, the site's cases, and how well the one does on the others."""
-    base = _obtain_base(request, client, folder, progress)
+    base = _obtain_base(request, settings, client, folder, progress)
     plan = base.model.plan
     collection = collect_cases(
         request.data, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage

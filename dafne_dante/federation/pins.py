@@ -1,0 +1,138 @@
+"""The file in which a site remembers its pins, one for each model type on each server.
+
+File: `pins.json` in the configuration folder, readable by its owner only; canonical JSON with the keys `format`,
+`version` and `pins`, a list in the order of server and type.
+
+Invariants: read strictly, since who can change it can change whom the site believes; replaced whole; between reading
+and replacing it nobody else writes (a lock of the operating system); a type that has no pin of its own has that of its
+server (type ""), which a person pins for all types at once.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dafne_dante.delta.canonical import canonical_bytes, parse_strict
+from dafne_dante.delta.signing import fingerprint
+from dafne_dante.durable import make_folder, read_bounded, write_atomically
+from dafne_dante.errors import DeltaFormatError, StorageError, TrustError
+from dafne_dante.federation.trusted import NOT_PINNED, Pin
+
+__all__ = ["PINS_FILE", "PinFile", "Place"]
+
+PINS_FILE = "pins.json"
+_FORMAT, _VERSION = "dafne-dante-pins", 1
+_MAX_BYTES = 4 * 1024**2
+_WAIT_S = 30.0
+_SHA256 = re.compile(r"([0-9a-f]{64})?")
+_KEYS = frozenset({"server", "model_type"}) | {item.name for item in fields(Pin)}
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where a pin holds: a server's base URL, and a type there, "" for all that have none of their own."""
+
+    server: str
+    model_type: str = ""
+
+
+class PinFile:
+    """The pins in a configuration folder; nothing is created before the first is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def all(self) -> dict[Place, Pin]:
+        """Every pin.
+
+        Raises:
+            TrustError: the file is malformed; nothing of it is used then.
+            StorageError: it cannot be read.
+        """
+        path = self._folder / PINS_FILE
+        return _parse(read_bounded(path, max_bytes=_MAX_BYTES)) if path.exists() else {}
+
+    def find(self, place: Place, operator_key: str = "") -> Pin:
+        """The pin that holds for a type; `operator_key` is that of the settings, which a pin may not contradict."""
+        pins = self.all()
+        everywhere = pins.get(Place(place.server), NOT_PINNED)
+        pin = pins.get(place, replace(NOT_PINNED, public_key=everywhere.public_key))
+        if operator_key and pin.public_key not in ("", operator_key):
+            if pin.origin == "beforehand":
+                raise TrustError(
+                    f"expected one key for {place.model_type or 'the server'}, found {fingerprint(operator_key)} in "
+                    f"the settings (operator_key) and {fingerprint(pin.public_key)} pinned; remove one of them"
+                )
+            # What a person says outweighs what was first seen; release numbers of another key mean nothing.
+            return Pin(operator_key)
+        return replace(pin, public_key=operator_key, origin="beforehand") if operator_key else pin
+
+    def put(self, place: Place, pin: Pin) -> None:
+        """Remember a pin.
+
+        Raises:
+            TrustError: the key is malformed.
+            StorageError: the folder is not writable.
+        """
+        if pin.public_key:
+            fingerprint(pin.public_key)
+        with self._changing() as pins:
+            pins[place] = pin
+
+    def remove(self, place: Place) -> None:
+        """Forget a pin; TrustError when there is none."""
+        with self._changing() as pins:
+            if place not in pins:
+                raise TrustError("expected a pin of that server and type, found none; see dafne-dante keys pins")
+            del pins[place]
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[Place, Pin]]:
+        make_folder(self._folder)
+        try:
+            with FileLock(self._folder / f"{PINS_FILE}.lock", timeout=_WAIT_S, mode=0o600):
+                pins = self.all()
+                yield pins
+                listed = [asdict(place) | asdict(pin) for place, pin in sorted(pins.items())]
+                content = canonical_bytes({"format": _FORMAT, "version": _VERSION, "pins": listed})
+                write_atomically(self._folder / PINS_FILE, content + b"\n", mode=0o600)
+        except Timeout:
+            raise StorageError("expected to change the pins, found another process doing so; try again") from None
+
+
+def _parse(content: bytes) -> dict[Place, Pin]:
+    advice = f"expected {PINS_FILE} as dafne-dante writes it, found another content; restore it, or pin the keys anew"
+    try:
+        document = parse_strict(content, PINS_FILE)
+    except DeltaFormatError as error:
+        raise TrustError(str(error)) from error
+    head = document.keys() == {"format", "version", "pins"} and (document["format"], document["version"])
+    if head != (_FORMAT, _VERSION) or not isinstance(document["pins"], list):
+        raise TrustError(advice)
+    pins: dict[Place, Pin] = {}
+    for item in document["pins"]:
+        if not isinstance(item, dict) or item.keys() != _KEYS or not _is_well_formed(item):
+            raise TrustError(advice)
+        place = Place(item.pop("server"), item.pop("model_type"))
+        if place in pins:
+            raise TrustError(advice)
+        pins[place] = Pin(**item)
+        if pins[place].public_key:
+            fingerprint(pins[place].public_key)
+    return pins
+
+
+def _is_well_formed(item: dict[str, Any]) -> bool:
+    texts = all(isinstance(item[name], str) for name in _KEYS - {"number"})
+    return (
+        texts
+        and item["origin"] in ("beforehand", "first use")
+        and type(item["number"]) is int
+        and item["number"] >= 0
+        and bool(_SHA256.fullmatch(item["statement_sha256"]))
+    )

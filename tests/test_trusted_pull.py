@@ -1,0 +1,110 @@
+"""Pulling a global model from a real server that does what it should not, and the commands around pins."""
+
+import json
+
+import pytest
+from federations import Federation
+from test_trusted import KEY, OTHER, other_weights, signed
+
+from dafne_dante.config import Settings, load_settings, write_settings
+from dafne_dante.delta.signing import fingerprint, public_key_text
+from dafne_dante.errors import SettingsError, TrustError
+from dafne_dante.federation.model_signature import without_signature
+from dafne_dante.federation.pins import PinFile, Place
+from dafne_dante.federation.trusted import Pin
+from dafne_dante.models.file import write_model
+from dafne_dante.plugin.base_model import base_from_server
+
+TYPE = Federation.model_type
+
+
+class Site:
+    """A site with a folder of its own, and a server on which anybody may publish."""
+
+    def __init__(self, root):
+        self.folder, self.scratch = root / "site", root
+        self.federation = Federation(root / "server")
+        self.server = self.federation.url
+        self.told = []
+
+    def publish(self, model):
+        write_model(model, self.scratch / "next.model")
+        return self.federation.shelf.publish(TYPE, self.scratch / "next.model")
+
+    def pull(self, **settings):
+        return base_from_server(
+            self.federation.client(),
+            TYPE,
+            self.scratch / "pulled.model",
+            settings=Settings(folder=self.folder, server=self.server, **settings),
+            say=self.told.append,
+        )
+
+    def pin(self):
+        return PinFile(self.folder).find(Place(self.server, TYPE))
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(tmp_path)
+    with made.federation.server:
+        yield made
+
+
+def test_first_use_then_a_newer_release_then_attacks(site):
+    site.publish(signed(1))
+    assert "pinned from now on" in site.pull().trust
+    site.publish(signed(2, model=other_weights(signed(1))))
+    assert "release 2" in site.pull().trust
+    assert (site.pin().public_key, site.pin().origin, site.pin().number) == (public_key_text(KEY), "first use", 2)
+    for attack in (signed(1), signed(3, key=OTHER), other_weights(signed(3))):
+        site.publish(attack)
+        with pytest.raises(TrustError):
+            site.pull()
+        assert site.pin().number == 2
+    site.publish(signed(3, rollback_to=1))
+    assert "brings back release 1" in site.pull().trust
+    assert len(site.told) == 3, "what is refused is told by its error"
+
+
+def test_an_unsigned_federation_is_told_every_time_and_pins_nothing(site):
+    site.publish(without_signature(signed(1)))
+    for _ in range(2):
+        assert "unsigned" in site.pull().trust
+    assert len(site.told) == 2
+    assert PinFile(site.folder).all() == {}
+    with pytest.raises(TrustError, match="without a signature"):
+        site.pull(operator_key=public_key_text(KEY))
+
+
+def test_a_key_that_is_pinned_beforehand_decides(site):
+    site.publish(signed(1))
+    with pytest.raises(TrustError, match=fingerprint(public_key_text(KEY))):
+        site.pull(operator_key=public_key_text(OTHER))
+    assert PinFile(site.folder).all() == {}
+    assert "pinned beforehand" in site.pull(operator_key=public_key_text(KEY)).trust
+
+
+def test_pins_by_command(tmp_path, command):
+    folder = tmp_path / "configuration"
+    write_settings(Settings(folder=folder, server="https://a.example/"))
+    key = public_key_text(KEY)
+    assert command("keys", "pin", TYPE, key)[0] == 0
+    assert PinFile(folder).find(Place("https://a.example/", TYPE)) == Pin(key)
+    (row,) = json.loads(command("keys", "pins", "--json")[1])["pins"]
+    assert (row["fingerprint"], row["number"]) == (fingerprint(key), 0)
+    assert fingerprint(key) in command("keys", "pins")[1]
+    assert command("keys", "unpin", TYPE)[0] == 0
+    assert PinFile(folder).all() == {}
+    code, _, err = command("keys", "unpin", TYPE)
+    assert code != 0
+    assert "found none" in err
+
+
+@pytest.mark.parametrize("name", ["operator_key", "seal_key"])
+def test_a_key_in_the_settings_is_checked(tmp_path, name):
+    write_settings(Settings(folder=tmp_path, **{name: public_key_text(KEY)}))
+    assert getattr(load_settings(tmp_path), name) == public_key_text(KEY)
+    (tmp_path / "settings.toml").write_text(f'[federation]\n{name} = "abc"\n')
+    with pytest.raises(SettingsError, match=f"{name} must be a public key"):
+        load_settings(tmp_path)

@@ -4,13 +4,17 @@ import requests
 
 from dafne_dante.federation.accounts import Accounts
 from dafne_dante.federation.client import FederationClient
+from dafne_dante.federation.rate_limit import Rate
 from dafne_dante.federation.running import RunningServer
+from dafne_dante.federation.server_limits import ServerLimits
 from dafne_dante.federation.shelf import Shelf
 from dafne_dante.federation.transport import HttpTransport
 
-__all__ = ["LIMIT", "Federation"]
+__all__ = ["BUSY", "LIMIT", "Federation"]
 
 LIMIT = 300_000
+BUSY = ServerLimits(file_bytes=LIMIT, address=Rate(1e6, 1e6), user=Rate(1e6, 1e6))
+"""Limits for tests that call as often as they like."""
 DESCRIPTION = {"categories": ["a"], "latest_timestamp": "1", "dafne_dante": {"delta": 1, "operator_key": "k"}}
 
 
@@ -19,7 +23,7 @@ class Federation:
 
     model_type = "Brain (3D)"
 
-    def __init__(self, root):
+    def __init__(self, root, limits=BUSY):
         self.root, self.accounts, self.shelf = root, Accounts(root), Shelf(root)
         self.shelf.add_type(self.model_type, DESCRIPTION)
         self.keys = {
@@ -27,7 +31,7 @@ class Federation:
             "operator": self.accounts.add_user("operator", merge=[self.model_type]),
             "stranger": self.accounts.add_user("stranger"),
         }
-        self.server = RunningServer(root, max_file_bytes=LIMIT)
+        self.server = RunningServer(root, limits=limits)
 
     @property
     def url(self):

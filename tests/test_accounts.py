@@ -16,8 +16,10 @@ def test_a_key_finds_its_account_and_rights(tmp_path):
     accounts = Accounts(tmp_path)
     key = accounts.add_user("site-B", access=["Brain", "Leg"])
     operator = accounts.add_user("operator", merge=["Brain"])
-    assert accounts.find(key) == Account("site-B", frozenset({"Brain", "Leg"}), frozenset())
-    assert accounts.find(operator) == Account("operator", frozenset({"Brain"}), frozenset({"Brain"}))
+    assert accounts.find(key) == Account(
+        "site-B", frozenset({"Brain", "Leg"}), frozenset({"Brain", "Leg"}), frozenset()
+    )
+    assert accounts.find(operator) == Account("operator", *[frozenset({"Brain"})] * 3)
     assert [one.name for one in accounts.list_users()] == ["operator", "site-B"]
     # A second look goes by memory, and another process knows nothing of that.
     assert accounts.find(key) == Accounts(tmp_path).find(key)
@@ -67,7 +69,7 @@ def test_a_revoked_key_is_refused_at_once_also_by_a_server_that_runs(tmp_path):
     assert running.find(key) is None
     again = command.add_user("B")
     assert running.find(key) is None
-    assert running.find(again) == Account("B", frozenset(), frozenset())  # and none of the old rights
+    assert running.find(again) == Account("B", *[frozenset()] * 3)  # and none of the old rights
 
 
 def test_revoking_nobody_is_told(tmp_path):
@@ -161,3 +163,51 @@ def test_a_locked_or_emptied_file_does_not_let_anybody_in(tmp_path):
     connection.commit()
     connection.close()
     assert accounts.find(key) is None
+
+
+def test_each_right_stands_for_itself_and_merging_for_all(tmp_path):
+    accounts = Accounts(tmp_path)
+    key = accounts.add_user("B", read=["Leg"], upload=["Brain"], merge=["Knee"])
+    found = accounts.find(key)
+    assert (found.read, found.upload, found.merge) == ({"Leg", "Knee"}, {"Brain", "Knee"}, {"Knee"})
+
+
+def test_rights_are_set_for_one_type_at_once(tmp_path):
+    running, command = Accounts(tmp_path), Accounts(tmp_path)
+    key = running.add_user("B", access=["Brain", "Leg"])
+    assert running.find(key) is not None
+    command.permit("B", "Brain", ["read"])
+    assert running.find(key) == Account("B", frozenset({"Brain", "Leg"}), frozenset({"Leg"}), frozenset())
+    command.permit("B", "Brain", ["merge"])
+    assert running.find(key) == Account("B", *[frozenset({"Brain", "Leg"})] * 2, frozenset({"Brain"}))
+    command.permit("B", "Brain", [])
+    assert running.find(key) == Account("B", *[frozenset({"Leg"})] * 2, frozenset())
+    for name, rights in (("C", ["read"]), ("B", ["write"])):
+        with pytest.raises(SettingsError):
+            command.permit(name, "Brain", rights)
+
+
+def test_a_key_is_replaced_at_once_and_its_rights_stay(tmp_path):
+    running, command = Accounts(tmp_path), Accounts(tmp_path)
+    old = running.add_user("B", access=["Brain"])
+    found = running.find(old)
+    new = command.rotate("B")
+    assert new.split(".")[0] != old.split(".")[0]
+    assert running.find(old) is None
+    assert running.find(f"{new[:8]}.{old[9:]}") is None
+    assert running.find(new) == found
+    with pytest.raises(SettingsError, match="no C"):
+        command.rotate("C")
+
+
+def test_rights_of_an_older_file_are_kept(tmp_path):
+    key = Accounts(tmp_path).add_user("B")
+    with sqlite3.connect(tmp_path / "accounts.sqlite") as connection:
+        connection.execute("CREATE TABLE permissions (user_id INTEGER, model_type TEXT, kind TEXT)")
+        connection.executemany(
+            "INSERT INTO permissions VALUES (1, ?, ?)", [("Leg", "access"), ("Brain", "access"), ("Brain", "merge")]
+        )
+    connection.close()
+    for _ in range(2):
+        found = Accounts(tmp_path).find(key)
+        assert (found.read, found.upload, found.merge) == ({"Leg", "Brain"}, {"Leg", "Brain"}, {"Brain"})

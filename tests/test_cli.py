@@ -155,12 +155,20 @@ def test_server_users_and_publish(command, trained, tmp_path):
     root = tmp_path / "server"
     shown = answer(command("server", "users", "add", "site-b", "--root", root, "--access", "Brain", "--json"))
     listed = answer(command("server", "users", "list", "--root", root, "--json"))
-    assert listed == {"users": {"site-b": {"access": ["Brain"], "merge": []}}}
+    assert listed == {"users": {"site-b": {"read": ["Brain"], "upload": ["Brain"], "merge": []}}}
+    permitted = answer(
+        command("server", "users", "permit", "site-b", "--root", root, "--type", "Leg", "--right", "read", "--json")
+    )
+    assert permitted == {"name": "site-b", "read": ["Brain", "Leg"], "upload": ["Brain"], "merge": []}
+    again = answer(command("server", "users", "rotate", "site-b", "--root", root, "--json"))
+    assert again["api_key"] != shown["api_key"]
     published = answer(
         command("publish", "--root", root, "--type", "Brain", "--model", trained / "base.model", "--json")
     )
     assert (root / "models" / "Brain" / f"{published['version']}.model").is_file()
-    assert not any(shown["api_key"].encode() in content for content in snapshot(root).values())
+    assert not any(
+        made["api_key"][9:].encode() in content for content in snapshot(root).values() for made in (shown, again)
+    )
     answer(command("server", "users", "revoke", "site-b", "--root", root, "--json"))
     assert answer(command("server", "users", "list", "--root", root, "--json")) == {"users": {}}
 

@@ -216,7 +216,7 @@ def test_a_files_name_leads_nowhere(federation, name):
         assert federation.form("upload_model", content=content, **fields).status_code == 200
     (upload,) = federation.uploads()
     assert federation.shelf.upload_path(federation.model_type, upload.filename).read_bytes() == b"abcd"
-    assert sorted(path.name for path in federation.root.iterdir()) == ["accounts.sqlite", "models"]
+    assert sorted(path.name for path in federation.root.iterdir()) == ["accounts.sqlite", "log", "models"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dafne_dante.errors import SettingsError, StorageError
+from dafne_dante.federation.server_limits import ServerLimits
 
 if TYPE_CHECKING:
     import uvicorn
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["RunningServer", "serve"]
 
 _START_S = 30.0
-_FINISH_S = 20
 _MISSING = "expected the server's packages, found them missing; run: pip install 'dafne-dante[server]'"
 
 
-def serve(root: Path, port: int, host: str = "127.0.0.1", *, on_listening: Callable[[], None] = lambda: None) -> None:
-    """Serve `root` until interrupted; a call that is under way has 20 s to finish.
+def serve(
+    root: Path,
+    port: int,
+    host: str = "127.0.0.1",
+    *,
+    limits: ServerLimits | None = None,
+    on_listening: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve `root` until SIGTERM or Ctrl-C; who is being served then has `finish_s` of the limits, nobody else enters.
 
     `on_listening` is called once the port is ours.
 
@@ -32,19 +39,16 @@ def serve(root: Path, port: int, host: str = "127.0.0.1", *, on_listening: Calla
     """
     # uvicorn stops at Ctrl-C and then raises it again, for whoever started it.
     with _bound(host, port) as listener, suppress(KeyboardInterrupt):
-        server = _uvicorn_server(root)
+        server = _uvicorn_server(root, limits or ServerLimits())
         on_listening()
         server.run(sockets=[listener])
 
 
 class RunningServer:
-    """The server in a thread on a free port of this machine, for the demo and for tests; a context manager.
+    """The server in a thread on a free port of this machine, for the demo and for tests; a context manager."""
 
-    `max_file_bytes` bounds a body and an upload; None is the default of `create_app`.
-    """
-
-    def __init__(self, root: Path, *, max_file_bytes: int | None = None) -> None:
-        self._server = _uvicorn_server(root, max_file_bytes)
+    def __init__(self, root: Path, *, limits: ServerLimits | None = None) -> None:
+        self._server = _uvicorn_server(root, limits or ServerLimits())
         self._listener = _bound("127.0.0.1", 0)
         # Kept, since a closed socket does not know its port any more.
         self._port = self._listener.getsockname()[1]
@@ -87,7 +91,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _uvicorn_server(root: Path, max_file_bytes: int | None = None) -> "uvicorn.Server":
+def _uvicorn_server(root: Path, limits: ServerLimits) -> "uvicorn.Server":
     # The server's packages are an extra, so that a hospital's workstation need not have them.
     try:
         import uvicorn  # noqa: PLC0415
@@ -95,8 +99,12 @@ def _uvicorn_server(root: Path, max_file_bytes: int | None = None) -> "uvicorn.S
         from dafne_dante.federation.server import create_app  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(_MISSING) from error
-    app = create_app(root) if max_file_bytes is None else create_app(root, max_file_bytes=max_file_bytes)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_FINISH_S
+        create_app(root, limits),
+        log_level="warning",
+        access_log=False,  # RequestLog writes one, without keys
+        server_header=False,
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=limits.finish_s,
     )
     return uvicorn.Server(config)

@@ -1,0 +1,141 @@
+"""What stands before the embedded server's calls: bounds on who calls how often and with how much, and the log.
+
+Invariants: nothing of a body is kept or logged; a call beyond a bound is answered (408 too slow, 413 too long, 429 too
+often; 503 when the server stops; the last two with Retry-After) and its connection closed; each call that came to an
+answer, or broke off, is one line.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Collection, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dafne_dante.federation.rate_limit import RateLimit, address_group
+from dafne_dante.federation.server_limits import ServerLimits
+from dafne_dante.federation.server_log import RequestLine, RequestLog
+
+__all__ = ["FORM_BYTES", "Guard", "Refused", "too_often"]
+
+FORM_BYTES = 1 << 20
+"""What a multipart form may have beside its file."""
+_UNAUTHORIZED = 401
+_CLOSED = {"Connection": "close"}
+_STOPPING = {**_CLOSED, "Retry-After": "30"}
+
+
+class Refused(Exception):  # noqa: N818 (an answer, not a fault)
+    """An answer other than 200."""
+
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers
+
+    def answer(self) -> JSONResponse:
+        """The answer that it is."""
+        return JSONResponse({"message": self.message}, status_code=self.status, headers=self.headers)
+
+
+def too_often(wait_s: float) -> Refused:
+    """429 for a call that may come again after `wait_s`."""
+    return Refused(429, "too many calls", {"Retry-After": str(max(1, math.ceil(wait_s)))})
+
+
+@dataclass
+class _Exchange:
+    """What is known of a call so far; `state` is what the routes note of it: user, model_type."""
+
+    address: str
+    call: str
+    state: MutableMapping[str, Any]
+    begin_s: float = field(default_factory=time.monotonic)
+    received: int = 0
+    sent: int = 0
+    status: int = 0
+    complete: bool = False
+
+    def line(self) -> RequestLine:
+        """Its line in the log."""
+        user, model_type = (str(self.state.get(name, "")) for name in ("user", "model_type"))
+        spent_ms = round(1000 * (time.monotonic() - self.begin_s), 1)
+        return RequestLine(
+            self.address, user, self.call, model_type, self.status, self.received, self.sent, spent_ms
+        )  # fmt: skip
+
+
+class Guard:
+    """ASGI middleware around an app whose calls are named `calls`."""
+
+    def __init__(self, app: ASGIApp, limits: ServerLimits, log: RequestLog, calls: Collection[str]) -> None:
+        self._app, self._limits, self._log, self._calls = app, limits, log, frozenset(calls)
+        self._addresses = RateLimit(limits.address)
+        self._max_bytes = limits.file_bytes + FORM_BYTES
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a call on, bounded and counted."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        name = scope["path"].strip("/")
+        address = address_group((scope.get("client") or ("", 0))[0])
+        call = name if name in self._calls else "other"
+        exchange = _Exchange(address, call, scope.setdefault("state", {}))
+        counting = self._counting(exchange, send)
+        try:
+            refused = self._refusal(scope, address)
+            if refused is not None:
+                refused.headers = {**_CLOSED, **(refused.headers or {})}
+                await refused.answer()(scope, receive, counting)
+            else:
+                await self._app(scope, self._bounded(exchange, receive), counting)
+        except asyncio.CancelledError:
+            # The server is stopped and its patience at an end. What has not come whole was not taken: 503 says so.
+            if exchange.complete or exchange.status:
+                raise
+            await Refused(503, "the server stops", _STOPPING).answer()(scope, receive, counting)
+        finally:
+            if exchange.status == _UNAUTHORIZED:
+                self._addresses.charge(address, self._limits.wrong_key_tokens)
+            await asyncio.shield(asyncio.to_thread(self._log.write, exchange.line()))
+
+    def _refusal(self, scope: Scope, address: str) -> Refused | None:
+        wait_s = self._addresses.take(address)
+        if wait_s > 0:
+            return too_often(wait_s)
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced[:20]) > self._max_bytes:
+            return Refused(413, "body too large")
+        return None
+
+    def _bounded(self, exchange: _Exchange, receive: Receive) -> Receive:
+        async def bounded() -> Message:
+            if exchange.complete:  # what is waited for now is that the caller goes
+                return await receive()
+            spent_s = time.monotonic() - exchange.begin_s
+            limits = self._limits
+            left_s = limits.idle_s + exchange.received / limits.slowest_bytes_per_s - spent_s
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, min(limits.idle_s, left_s)))
+            except asyncio.TimeoutError:
+                raise Refused(408, "the body came too slowly", _CLOSED) from None
+            exchange.received += len(message.get("body", b""))
+            exchange.complete = not message.get("more_body", False)
+            if exchange.received > self._max_bytes:
+                raise Refused(413, "body too large", _CLOSED)
+            return message
+
+        return bounded
+
+    @staticmethod
+    def _counting(exchange: _Exchange, send: Send) -> Send:
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+            exchange.sent += len(message.get("body", b""))
+            await send(message)
+
+        return counting

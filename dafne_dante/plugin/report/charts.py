@@ -30,7 +30,7 @@ __all__ = [
 
 WIDTH = 340
 LEFT, RIGHT = 12.0, 328.0
-ROW, HEAD = 46.0, 8.0
+ROW, HEAD = 52.0, 6.0
 CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 40.0, 330.0, 12.0, 176.0
 MOST_LABELS, MOST_CASES, MOST_LINES = 30, 60, 6
 _MOST_POINTS = 400
@@ -93,7 +93,8 @@ class LineChart:
 def dumbbells(before: Dice, after: Dice, held_out: Sequence[HeldOutCase] = ()) -> Dumbbells:
     """Every label's Dice before and after, the mean first."""
     names = [name for name in before if name != "mean"]
-    kept = _moved_most(names, before, after, MOST_LABELS)
+    measured = [name for name in names if before.get(name) is not None or after.get(name) is not None]
+    kept = _moved_most(measured, before, after, MOST_LABELS)
     cases = held_out[:MOST_CASES]
     found = {
         name: ([one.before.dice.get(name) for one in cases], [one.after.dice.get(name) for one in cases])
@@ -108,7 +109,7 @@ def dumbbells(before: Dice, after: Dice, held_out: Sequence[HeldOutCase] = ()) -
     rows = tuple(
         Dumbbell(
             name,
-            HEAD + ROW * (index + 0.62),
+            HEAD + ROW * (index + 0.52),
             x(before.get(name)),
             x(after.get(name)),
             _present(x(value) for value in found[name][0]),

@@ -28,7 +28,7 @@ from dafne_dante.plugin.report.slices import choose_cases, picture_of
 __all__ = ["report_page"]
 
 _MOST_WEIGHTS = 40
-_MOST_CHARACTERS = 160
+_MOST_CHARACTERS = 80
 _MANIFEST = ("update_id", "model_type", "model_id", "base_timestamp", "base_sha256", "method", "cases", "created",
              "software", "fingerprint")  # fmt: skip
 

@@ -5,7 +5,7 @@ shown in which both models together are wrong in most voxels: the one that says 
 
 Invariants
 - The patient's right is on the left and the front, or the head, at the top, whatever the affine.
-- A picture has at most 320 x 320 pixels and 24,000 edges of outlines, so that the page stays small.
+- A picture has at most 320 x 320 pixels and 40,000 edges of outlines, so that the page stays small.
 - Only the surroundings of what is labelled are shown.
 """
 
@@ -27,7 +27,7 @@ from dafne_dante.types import Segmentation
 __all__ = ["SlicePicture", "choose_cases", "picture_of"]
 
 _MOST_PIXELS = 320
-_MARGIN = 0.3
+_MARGIN = 0.12
 _LEAST_VOXELS = 24
 
 Volume = npt.NDArray[np.float32] | Segmentation
@@ -46,6 +46,7 @@ class SlicePicture:
         width_mm, height_mm: size in the patient.
         left, top: the side of the patient at these edges; the others are opposite.
         reference, before, after: outlines as SVG paths.
+        wrong_before, wrong_after: outlines of the voxels in which a model differs from the reference.
         dice_before, dice_after: of the case.
     """
 
@@ -63,6 +64,8 @@ class SlicePicture:
     reference: str
     before: str
     after: str
+    wrong_before: str
+    wrong_after: str
     dice_before: Dice
     dice_after: Dice
 
@@ -87,13 +90,15 @@ def picture_of(rank: str, held_out: HeldOutCase) -> SlicePicture:
     drawn = [plane.cut(volume)[flips] for volume in (case.segmentation, before, after)]
     window, step = _window(np.maximum.reduce(drawn) > 0)
     grey = _grey(plane.cut(case.image[0])[flips])[window]
-    reference, old, new = (outline_path(np.ascontiguousarray(one[window])) for one in drawn)
+    drawn = [np.ascontiguousarray(one[window]) for one in drawn]
+    wrong = [(one != drawn[0]).astype(np.uint8) for one in drawn[1:]]
+    reference, old, new, wrong_old, wrong_new = (outline_path(one) for one in (*drawn, *wrong))
     spacing = case.spacing_mm
     return SlicePicture(
         rank, held_out.name, plane.index + 1, case.shape[2], _png(grey), grey.shape[1], grey.shape[0],
         grey.shape[1] * spacing[plane.across] * step, grey.shape[0] * spacing[plane.up] * step,
         "R" if right == "R" else left, bottom if bottom in "AS" else top,
-        reference, old, new, held_out.before.dice, held_out.after.dice,
+        reference, old, new, wrong_old, wrong_new, held_out.before.dice, held_out.after.dice,
     )  # fmt: skip
 
 

@@ -203,6 +203,17 @@ def test_one_draw_gives_one_result_and_the_batch_is_left_alone(plan):
     assert not results[0].target[~results[0].known].any()
 
 
+def test_some_batches_are_spared_all_but_intensities():
+    source, plan = generator(1), PLAN
+    strengths = Strengths(0.5, 0.5, 0.5, mirror=True, often=0.25)
+    draws = [draw_changes(2, plan, strengths, source, mirror_axes=(0, 1)) for _ in range(400)]
+    assert all(draw.intensity is not None for draw in draws)
+    assert all((draw.spatial is None) == (draw.scanner is None) for draw in draws)
+    assert 70 < sum(draw.spatial is not None for draw in draws) < 130
+    never = draw_changes(2, plan, Strengths(0.5, 0.5, 0.5, often=0.0), source)
+    assert never.spatial is never.scanner is None
+
+
 def test_a_part_without_strength_draws_nothing():
     for strengths in (Strengths(0.0), Strengths(0.0, 0.0, 0.0, mirror=False)):
         source = generator(4)

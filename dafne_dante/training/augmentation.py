@@ -30,12 +30,14 @@ class Strengths:
         scanner: bias field, blur, low resolution.
         spatial: rotation and scale.
         mirror: whether patches are mirrored where labels allow it.
+        often: of the batches, how many the scanner, spatial and mirror parts change; 0 to 1.
     """
 
     intensity: float = 0.5
     scanner: float = 0.0
     spatial: float = 0.0
     mirror: bool = False
+    often: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +66,13 @@ def draw_changes(
     mirror_axes: tuple[int, ...] = (),
 ) -> BatchDraw:
     """Draw for a batch of `samples` patches of the plan; `mirror_axes` are those that may be mirrored."""
-    moves = strengths.spatial > 0 or strengths.mirror
+    spared = strengths.often < 1 and float(torch.rand((), generator=generator)) >= strengths.often
+    moves = (strengths.spatial > 0 or strengths.mirror) and not spared
+    scans = strengths.scanner > 0 and not spared
     axes = mirror_axes if strengths.mirror else ()
     return BatchDraw(
         draw_spatial(samples, plan, strengths.spatial, generator, mirror_axes=axes) if moves else None,
-        draw_scanner(samples, len(plan.patch), strengths.scanner, generator) if strengths.scanner > 0 else None,
+        draw_scanner(samples, len(plan.patch), strengths.scanner, generator) if scans else None,
         draw_intensity(samples, strengths.intensity, generator) if strengths.intensity > 0 else None,
     )
 

@@ -114,7 +114,7 @@ def compare(folder: Path, wanted: argparse.Namespace) -> None:
     )
     their_dice = dice_of(folder / "theirs" / "theirs.model", test, folder)
     ours = run(
-        sys.executable, "-m", "dafne_dante", "train", "--data", plain, "--out", folder / "ours", "--epochs", epochs,
+        wanted.ours, "-m", "dafne_dante", "train", "--data", plain, "--out", folder / "ours", "--epochs", epochs,
         "--architecture", f"unet{dimensions}d", folder=folder,
     )  # fmt: skip
     our_dice = dice_of(folder / "ours" / "model.model", test, folder)
@@ -135,6 +135,7 @@ if __name__ == "__main__":
     parser.add_argument("--subjects", type=int, default=6)
     parser.add_argument("--voxel-mm", type=float, default=4.0)
     parser.add_argument("--dante", type=Path, default=Path(".venv-interop/bin/dante_train"))
+    parser.add_argument("--ours", type=Path, default=Path(sys.executable), help="Python of an environment of ours")
     parser.add_argument("--folder", type=Path, default=None, help="where everything is written; a temporary folder")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=wanted.folder) as temporary:

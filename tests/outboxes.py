@@ -34,15 +34,16 @@ class Clock:
 class FakeClient:
     """Takes files as a server would; `asked` and `sent` are raised one by one; what fails is kept if it `keeps`."""
 
-    def __init__(self, *, takes_deltas=True, asked=(), sent=(), keeps=True):
+    def __init__(self, *, takes_deltas=True, asked=(), sent=(), keeps=True, seal_key=""):
         self.taken, self.calls = [], []
         self.takes_deltas, self.asked, self.sent, self.keeps = takes_deltas, list(asked), list(sent), keeps
+        self.seal_key = seal_key
 
     def model_info(self, model_type):
         self.calls.append(("info", model_type))
         if self.asked and (error := self.asked.pop(0)) is not None:
             raise error
-        return ModelInfo("1", ("1",), {}, Capability(1) if self.takes_deltas else None)
+        return ModelInfo("1", ("1",), {}, Capability(1, seal_key=self.seal_key) if self.takes_deltas else None)
 
     def upload(self, model_type, path, dice):
         self.calls.append(("upload", model_type, dice))

@@ -51,6 +51,7 @@ def publish_model(
         return
     if root is None or model_type is None or model is None:
         raise typer.BadParameter("expected --root DIR, --type TYPE and --model FILE, or list, show or rollback")
+    from dafne_dante.delta.sealing import SEAL_KEY_FILE, load_seal_key, seal_key_text
     from dafne_dante.delta.signing import ensure_signing_key, public_key_text
     from dafne_dante.federation.depot import FolderDepot
     from dafne_dante.federation.published_versions import hand_in
@@ -61,6 +62,8 @@ def publish_model(
     loaded, settings, statement = read_model(model), load_settings(), Statement(intended_use, licence)
     shelf = Shelf(root)
     capability = {"delta": 1, "operator_key": public_key_text(ensure_signing_key(settings.folder))}
+    if (settings.folder / SEAL_KEY_FILE).exists():
+        capability["seal_key"] = seal_key_text(load_seal_key(settings.folder))
     known = shelf.description(model_type) if shelf.has_type(model_type) else {}
     shelf.add_type(model_type, {**known, "categories": list(loaded.plan.labels), "dafne_dante": capability})
     version = hand_in(FolderDepot(root, model_type), model_type, loaded, settings, statement)

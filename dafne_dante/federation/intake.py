@@ -1,6 +1,7 @@
 """From an upload to an update that may take part in a merge, whichever of its forms it came in.
 
-Terms: an upload is a signed delta (`admission`) or a full model of a stock client (`full_models`). An *admitted* update
+Terms: an upload is a signed delta (`admission`), also in an envelope that is sealed to the operator (`delta.sealing`),
+or a full model of a stock client (`full_models`). An *admitted* update
 knows its upload, what the ledger is to say of it, and its contribution, whose numbers lie on the disk (`spilled`).
 
 Invariants: what cannot be taken is a DeltaError or ModelError, whose message is the reason that quarantine records;
@@ -16,6 +17,7 @@ from uuid import uuid4
 from dafne_dante.config import Settings
 from dafne_dante.delta.decode import Delta, decode_delta
 from dafne_dante.delta.difference import WeightUpdate, check_fit
+from dafne_dante.delta.sealing import SEAL_KEY_FILE, is_sealed, load_seal_key, open_sealed
 from dafne_dante.delta.signing import trusted_keys
 from dafne_dante.errors import DeltaError, DeltaFormatError, DeltaShapeError, ModelError, StorageError
 from dafne_dante.federation.admission import admit
@@ -35,7 +37,7 @@ FULL_MODEL = "full model"
 
 @dataclass(frozen=True, eq=False)
 class Admitted:
-    """An update that may be merged; `content` is the file as it came, on the disk."""
+    """An update that may be merged; `content` is its file, opened where it came sealed, on the disk."""
 
     upload: str
     content: Path
@@ -60,13 +62,19 @@ class Intake:
         self._versions, self._scratch, self._settings = versions, scratch, settings
         self._take_full_models = take_full_models
         self._trusted = trusted_keys(settings.folder)
+        has_seal_key = (settings.folder / SEAL_KEY_FILE).exists()
+        self._seal_keys = (load_seal_key(settings.folder),) if has_seal_key else ()
         self._canonical = canonical_weights(versions.current.plan, versions.current.weights)
 
     def admit(self, upload: PendingUpload, content: bytes, seen_update_ids: Collection[str]) -> Admitted:
         """The update in an upload; DeltaError or ModelError when it may not be merged."""
-        if is_full_model(content):
-            return self._admit_full_model(upload, content, seen_update_ids)
-        return self._admit_delta(upload, content, seen_update_ids)
+        opened = open_sealed(content, self._seal_keys) if is_sealed(content) else content
+        if is_full_model(opened):
+            admitted = self._admit_full_model(upload, opened, seen_update_ids)
+        else:
+            admitted = self._admit_delta(upload, opened, seen_update_ids)
+        # The ledger knows the upload by the bytes that lie in the queue.
+        return replace(admitted, entry=replace(admitted.entry, content_sha256=hashlib.sha256(content).hexdigest()))
 
     def archived(self, update_id: str, entry: Entry, content: bytes) -> Contribution:
         """A published update as a contribution again; StorageError when its file is damaged."""

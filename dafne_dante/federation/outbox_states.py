@@ -47,6 +47,7 @@ WORDS: Mapping[str, str] = {
     "offline": "the server cannot be reached",
     "no-deltas": "the model's type does not say that its operator takes deltas",
     "no-type": "the server knows no such model type",
+    "seal-key": "the model's type does not name the seal key that is pinned here",
     "permission": "the server refuses the key, or the key lacks the permission",
     "too-large": "it is larger than the server takes",
     "address": "the server does not understand the call, or sends elsewhere",

@@ -1,32 +1,44 @@
 """Sending what waits in the outbox, one update after the other.
 
-The path of one update: ask the server whether its type takes deltas -> check the file -> `sending` in the database ->
+The path of one update: ask the server whether its type takes deltas -> check the file, and seal a copy where the site
+has pinned a seal key -> `sending` in the database ->
 "leaving" in the audit log -> upload -> "outcome" in the audit log -> the new state in the database. Each arrow is on
 the disk before the next step begins.
 
 Invariants
 - Nothing leaves that the audit log does not have before; what the log has of a try decides after a crash: without
   "leaving" nothing left, with an outcome it is that one, else the server may have it.
-- What may have arrived is sent again as the same bytes under the same update_id, which the operator counts once
+- What may have arrived is sent again as the same update under the same update_id, which the operator counts once
   (admission.py), and the log says that it is sent again.
+- A site that pinned a seal key sends nothing unsealed: a type that names another key, or none, gets nothing.
 - One process sends at a time; an update goes only to the server that it was queued for.
 - A failure of one update ends the round only when the next one would fail by it, too: no server, no permission.
 """
 
 import random as randomness
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from dafne_dante.config import Settings
-from dafne_dante.errors import AccessDeniedError, DanteError, ServerUnreachableError, StorageError, TransportError
+from dafne_dante.durable import digest_file
+from dafne_dante.errors import (
+    AccessDeniedError,
+    DanteError,
+    ServerUnreachableError,
+    StorageError,
+    TransportError,
+    TrustError,
+)
 from dafne_dante.federation.audit import Head, Record
-from dafne_dante.federation.client import ModelInfo
+from dafne_dante.federation.client import Capability, ModelInfo
 from dafne_dante.federation.outbox import Outbox, settings_mark
 from dafne_dante.federation.outbox_states import Entry, Patience, begin, is_due
 from dafne_dante.federation.route import checked_address
+from dafne_dante.federation.sealed_copy import leaving_file
 from dafne_dante.federation.verdicts import ARRIVED, Verdict, judge, settle, verdict_of_record
 
 __all__ = ["Dispatcher", "Tried", "Uploads", "cancel_update", "dispatch_for", "recover"]
@@ -60,6 +72,7 @@ class Dispatcher:
         outbox: where it waits.
         client: of that server.
         server: its base URL.
+        seal_key: the operator's, which the site pinned; "" for none.
         mark: of the settings, see `outbox.settings_mark`: what is held under others is tried again.
         patience, draw: pauses after failures; `draw` is uniform in [0, 1).
         wait_s: how long to wait for another process that is sending.
@@ -69,6 +82,7 @@ class Dispatcher:
     client: Uploads
     server: str
     mark: str = ""
+    seal_key: str = ""
     patience: Patience = field(default_factory=Patience)
     draw: Callable[[], float] = randomness.random
     wait_s: float = 0.0
@@ -118,14 +132,22 @@ class Dispatcher:
             capability = self.client.model_info(entry.model_type).capability
         except TransportError as error:
             return self._stays(entry, judge(error, uploading=False), error)
-        if entry.kind == "delta" and (capability is None or capability.delta < _DELTA_VERSION):
-            return self._stays(entry, *_no_deltas(entry))
+        seal_key = self.seal_key if entry.kind == "delta" else ""
+        if obstacle := _obstacle(entry, capability, seal_key):
+            return self._stays(entry, *obstacle)
         path = self.outbox.file_of(entry)
-        return self._stays(entry, *_damaged()) if path is None else self._send(entry, path)
+        if path is None:
+            return self._stays(entry, *_damaged())
+        with ExitStack() as stack:
+            try:
+                leaving = stack.enter_context(leaving_file(path, seal_key))
+            except StorageError as error:
+                return self._stays(entry, judge(error, uploading=False), error)
+            return self._send(entry, leaving, _sealing(leaving) if seal_key else {})
 
-    def _send(self, entry: Entry, path: Path) -> Tried:
+    def _send(self, entry: Entry, path: Path, sealing: Mapping[str, Any]) -> Tried:
         entry = self.outbox.change(entry.update_id, begin)
-        self.outbox.audit.append("leaving", _facts(entry))
+        self.outbox.audit.append("leaving", {**_facts(entry), **sealing})
         verdict, failure = ARRIVED, None
         try:
             self.client.upload(entry.model_type, path, entry.dice)
@@ -147,7 +169,7 @@ def dispatch_for(
 ) -> Dispatcher:
     """What sends a site's outbox to `server` by `client`, which must be a client of that server."""
     mark = settings_mark(settings, outbox.salt)
-    return Dispatcher(outbox, client, checked_address(server), mark, wait_s=wait_s)
+    return Dispatcher(outbox, client, checked_address(server), mark, settings.seal_key, wait_s=wait_s)
 
 
 def cancel_update(outbox: Outbox, name: str) -> Entry:
@@ -219,6 +241,31 @@ def _no_deltas(entry: Entry) -> tuple[Verdict, DanteError]:
         "update.delta is kept and waits in the outbox; ask the operator to publish the type's capability"
     )
     return Verdict("not-arrived", "no-deltas", text), TransportError(text)
+
+
+def _obstacle(entry: Entry, capability: Capability | None, seal_key: str) -> tuple[Verdict, DanteError] | None:
+    """Why an update does not go to a type that says so of itself; None when it may."""
+    if entry.kind != "delta":
+        return None
+    if capability is None or capability.delta < _DELTA_VERSION:
+        return _no_deltas(entry)
+    return _other_seal_key(entry) if seal_key and capability.seal_key != seal_key else None
+
+
+def _sealing(path: Path) -> dict[str, Any]:
+    """What the log says of the sealed copy, the bytes that leave."""
+    try:
+        return {"sealed_sha256": digest_file(path), "sealed_bytes": path.stat().st_size}
+    except OSError as error:
+        raise StorageError("cannot read the sealed copy of an update; see the folder for temporary files") from error
+
+
+def _other_seal_key(entry: Entry) -> tuple[Verdict, DanteError]:
+    text = (
+        f"expected {entry.model_type} to name the seal key that is pinned in the settings (seal_key), found another or "
+        "none; nothing was sent, the update waits in the outbox; ask the operator by telephone which key is theirs"
+    )
+    return Verdict("not-arrived", "seal-key", text), TrustError(text)
 
 
 def _damaged() -> tuple[Verdict, DanteError]:

@@ -8,6 +8,7 @@ import typer
 from dafne_dante._version import __version__
 from dafne_dante.cli import (
     audit_commands,
+    bundle_commands,
     case_commands,
     federation_commands,
     key_commands,
@@ -51,6 +52,7 @@ application.add_typer(outbox_commands.outbox, name="outbox")
 application.add_typer(publish_commands.publish, name="publish")
 application.add_typer(audit_commands.audit, name="audit")
 application.add_typer(server_commands.server, name="server")
+application.add_typer(bundle_commands.bundle, name="bundle")
 
 
 def _show(wanted: bool) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dafne_dante.cli.bundle_commands import client_of_bundle, queue_for_bundle
 from dafne_dante.cli.options import Data, Epochs, Json, Out, Seed, Series, SkipFaulty
 from dafne_dante.cli.output import epoch_bar, errors_console, in_words, print_object, say, tell
 from dafne_dante.config import load_settings
@@ -22,6 +23,9 @@ def improve(
     data: Data = None,
     base: Annotated[Path | None, typer.Option(help="The global model as a file.")] = None,
     server: Annotated[str | None, typer.Option(help="Base URL of the federation server.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="A bundle with the global model, at a site without a network.")
+    ] = None,
     model_type: Annotated[str, typer.Option("--type", help="The model's type on the server.")] = "",
     method: Annotated[
         str, typer.Option(help="lora or gradual-unfreezing; for comparison full, head, norm or scratch.")
@@ -56,7 +60,7 @@ def improve(
     from dafne_dante.plugin.improve import ImprovementRequest, Progress
     from dafne_dante.plugin.improve import improve as run
 
-    _check_source(base, server, model_type, upload)
+    _check_source(base, server, bundle, model_type, upload)
     for value, allowed, option in (
         (method, METHOD_NAMES, "--method"),
         (form, CONVOLUTION_FORMS, "--form"),
@@ -66,10 +70,12 @@ def improve(
             raise typer.BadParameter(f"expected one of {', '.join(allowed)}, found {value}", param_hint=option)
     settings = load_settings()
     client = _client(server) if server else None
+    if bundle is not None:
+        client, server = client_of_bundle(bundle, settings)
     cases = CaseRequest(tuple(data or ()), series, skip_faulty)
     chosen: Form = "lora-channel" if form == "lora-channel" else "lora-shared"
     request = ImprovementRequest(
-        cases, out, base, model_type, method, epochs, seed, upload, resume, rank, chosen, schedule,
+        cases, out, base, model_type, method, epochs, seed, upload and bundle is None, resume, rank, chosen, schedule,
         tuple(reference or ()), server or "", report=report,
     )  # fmt: skip
     collected: list[Collection] = []
@@ -96,11 +102,15 @@ def improve(
         return (
             f"gate {summary.gate}: {summary.gate_reason}\n"
             f"update.delta: {summary.delta_bytes} bytes, {share:.1%} of the model; "
-            + ("sent" if summary.uploaded else "not sent")
+            + ("sent" if summary.uploaded else "queued for the stick" if queued else "not sent")
         )
 
+    queued = ""
+    if bundle is not None and upload and summary.gate == "passed" and server:
+        queued = queue_for_bundle(out / "update.delta", settings, server, summary.dice_after["mean"] or 0.0)
+
     print_object({**summary.as_json(), **account(collected[0])}, as_json=as_json, text=text)
-    if upload and not summary.uploaded:
+    if upload and not summary.uploaded and not queued:
         errors_console.print(f"nothing was sent: {summary.gate_reason}", markup=False)
         raise typer.Exit(1)
 
@@ -212,12 +222,14 @@ def relabel(
     )
 
 
-def _check_source(base: Path | None, server: str | None, model_type: str, upload: bool) -> None:
-    if (base is None) == (server is None):
-        raise typer.BadParameter("expected either --base FILE.model, or --server URL with --type TYPE")
-    if server is not None and not model_type:
+def _check_source(
+    base: Path | None, server: str | None, bundle: Path | None, model_type: str, upload: bool
+) -> None:  # fmt: skip
+    if sum(one is not None for one in (base, server, bundle)) != 1:
+        raise typer.BadParameter("expected one of --base FILE.model, or --server URL or --bundle FILE with --type TYPE")
+    if base is None and not model_type:
         raise typer.BadParameter("expected the model's type on the server", param_hint="--type")
-    if upload and server is None:
+    if upload and base is not None:
         raise typer.BadParameter("expected --server URL to upload to", param_hint="--upload")
 
 

@@ -136,13 +136,8 @@ class Shelf:
 
     def publish_copy(self, model_type: str, source: Path) -> str:
         """As `publish`, for a file that stays where it is."""
-        temporary = self._folder(model_type) / f"{secrets.token_hex(8)}.part"
-        try:
-            with _disk(source.name), source.open("rb") as stream:
-                write_stream_atomically(temporary, lambda target: shutil.copyfileobj(stream, target))
+        with self._copied(model_type, source) as temporary:
             return self.publish(model_type, temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def put_card(self, model_type: str, version: str, as_json: str, as_markdown: str) -> None:
         """Write a version's model card beside it; ServerAnswerError for a version that is no number."""
@@ -158,6 +153,11 @@ class Shelf:
         target = make_folder(self._folder(model_type) / "uploads") / name
         move_file(source, target)
         return target
+
+    def receive_copy(self, model_type: str, username: str, source: Path) -> Path:
+        """As `receive`, for a file that stays where it is."""
+        with self._copied(model_type, source) as temporary:
+            return self.receive(model_type, username, temporary)
 
     def uploads(self, model_type: str) -> list[Upload]:
         """Pending uploads, oldest first."""
@@ -217,6 +217,17 @@ class Shelf:
         write_stream_atomically(whole, lambda target: _join(claimed, count, target))
         self.drop_chunks(claimed)
         return whole
+
+    @contextmanager
+    def _copied(self, model_type: str, source: Path) -> Iterator[Path]:
+        """A copy in the type's folder, which goes unless it is moved on."""
+        temporary = self._folder(model_type) / f"{secrets.token_hex(8)}.part"
+        try:
+            with _disk(source.name), source.open("rb") as stream:
+                write_stream_atomically(temporary, lambda target: shutil.copyfileobj(stream, target))
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _folder(self, model_type: str) -> Path:
         if not self.has_type(model_type):

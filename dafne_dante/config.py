@@ -91,6 +91,7 @@ class Settings:
         chunk_mib: an upload goes in parts of at most this length.
         operator_key: base64 of the public key by which global models must be signed; "" to pin the first one seen.
         seal_key: base64 of the operator's public seal key; with it, updates leave sealed to it, or not at all.
+        allow_full_model: whether an update for a type that takes no deltas may leave as a full model.
         cache_models, cache_gib: downloaded global models that are kept; the least recently used go first.
         max_norm_ratio: an update longer than this share of its base's length is refused by the operator.
         dice_margin: how far the Dice of a label may fall on the operator's cases before a merge backs off.
@@ -110,6 +111,7 @@ class Settings:
     chunk_mib: int = 50
     operator_key: str = ""
     seal_key: str = ""
+    allow_full_model: bool = False
     cache_models: int = 10
     cache_gib: float = 5.0
     max_norm_ratio: float = 1.0
@@ -122,7 +124,7 @@ _ANNOTATIONS = "annotations"
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "federation": (
         *("server", "api_key", "timeout_s", "ca_bundle", "proxy", "retries", "retry_s"),
-        *("chunk_mib", "operator_key", "seal_key", "cache_models", "cache_gib"),
+        *("chunk_mib", "operator_key", "seal_key", "allow_full_model", "cache_models", "cache_gib"),
     ),
     "operator": ("max_norm_ratio", "dice_margin"),
     "trust": ("run_model_code",),
@@ -144,6 +146,7 @@ _NUMBERS = {
 }
 _CHOICES = {"empty_slices": ("auto", "background", "unknown"), "missing_labels": ("refuse", "absent")}
 _KEYS = ("operator_key", "seal_key")
+_SWITCHES = ("allow_full_model",)
 _WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models")
 _LISTS = ("folders", "ignore", "run_model_code")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -251,7 +254,7 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return values | ({_ANNOTATIONS: AnnotationSettings(**own)} if own else {}), faults
 
 
-def _fault(name: str, value: Any) -> str:  # noqa: PLR0911 (one line a kind of setting)
+def _fault(name: str, value: Any) -> str:  # noqa: PLR0911, PLR0912 (one line a kind of setting)
     """What is wrong with one setting, in words; empty when nothing is. Never quotes the API key."""
     if name in _NUMBERS:
         return _number_fault(name, value)
@@ -263,6 +266,9 @@ def _fault(name: str, value: Any) -> str:  # noqa: PLR0911 (one line a kind of s
     elif name == "labels":
         if not isinstance(value, dict) or not all(_is_list_of_texts(names) for names in value.values()):
             return 'annotations.labels must give each label a list of names: liver = ["hepar", "Leber"]'
+    elif name in _SWITCHES:
+        if not isinstance(value, bool):
+            return f"{name} must be true or false"
     elif name in _CHOICES:
         if value not in _CHOICES[name]:
             return f"{name} must be one of {', '.join(_CHOICES[name])}"

@@ -252,7 +252,10 @@ def outbox_exists(settings: Settings) -> bool:
 
 def settings_mark(settings: Settings, salt: str) -> str:
     """16 hexadecimal digits that change when what a call to the server depends on does; tells nothing of the key."""
-    said = (settings.api_key, settings.proxy, str(settings.ca_bundle), str(settings.chunk_mib), settings.seal_key)
+    said = (
+        *(settings.api_key, settings.proxy, str(settings.ca_bundle), str(settings.chunk_mib)),
+        *(settings.seal_key, settings.operator_key, str(settings.allow_full_model)),
+    )
     text = "\0".join((salt, *said)).encode()
     # Slow on purpose: the digits lie in the database, and a key may be short.
     return hashlib.pbkdf2_hmac("sha256", text, salt.encode(), 100_000, 8).hex()

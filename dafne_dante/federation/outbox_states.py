@@ -48,6 +48,8 @@ WORDS: Mapping[str, str] = {
     "no-deltas": "the model's type does not say that its operator takes deltas",
     "no-type": "the server knows no such model type",
     "seal-key": "the model's type does not name the seal key that is pinned here",
+    "no-form": "it cannot be brought into the form that the model's type takes",
+    "unknown-full": "the answer was lost, and a full model that arrives twice counts twice; a person decides",
     "permission": "the server refuses the key, or the key lacks the permission",
     "too-large": "it is larger than the server takes",
     "address": "the server does not understand the call, or sends elsewhere",

@@ -10,6 +10,7 @@ Invariants
   "leaving" nothing left, with an outcome it is that one, else the server may have it.
 - What may have arrived is sent again as the same update under the same update_id, which the operator counts once
   (admission.py), and the log says that it is sent again.
+- A full model, which nobody can tell from a second one, is sent once, however its answer is lost.
 - A site that pinned a seal key sends nothing unsealed: a type that names another key, or none, gets nothing.
 - One process sends at a time; an update goes only to the server that it was queued for.
 - A failure of one update ends the round only when the next one would fail by it, too: no server, no permission.
@@ -17,8 +18,8 @@ Invariants
 
 import random as randomness
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,15 +36,18 @@ from dafne_dante.errors import (
 )
 from dafne_dante.federation.audit import Head, Record
 from dafne_dante.federation.client import Capability, ModelInfo
+from dafne_dante.federation.full_model_route import FullModelRoute
 from dafne_dante.federation.outbox import Outbox, settings_mark
 from dafne_dante.federation.outbox_states import Entry, Patience, begin, is_due
+from dafne_dante.federation.pulling import Downloads
 from dafne_dante.federation.route import checked_address
 from dafne_dante.federation.sealed_copy import leaving_file
 from dafne_dante.federation.verdicts import ARRIVED, Verdict, judge, settle, verdict_of_record
 
-__all__ = ["Dispatcher", "Tried", "Uploads", "cancel_update", "dispatch_for", "recover"]
+__all__ = ["Dispatcher", "FullModels", "SiteClient", "Tried", "Uploads", "cancel_update", "dispatch_for", "recover"]
 
 _DELTA_VERSION = 1
+_FULL_MODEL = "full_model_sha256"
 
 
 class Uploads(Protocol):
@@ -54,6 +58,17 @@ class Uploads(Protocol):
 
     def upload(self, model_type: str, path: Path, dice: float) -> None:
         """Send a file; UploadUnknownError when it may have arrived."""
+
+
+class SiteClient(Uploads, Downloads, Protocol):
+    """What a site needs of a FederationClient to send in every form."""
+
+
+class FullModels(Protocol):
+    """What sending needs of a FullModelRoute."""
+
+    def file_for(self, delta: Path, model_type: str) -> AbstractContextManager[Path]:
+        """The full model that says what a delta's file says."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ class Dispatcher:
         client: of that server.
         server: its base URL.
         seal_key: the operator's, which the site pinned; "" for none.
+        full_models: makes full models of updates for types that take no deltas; None where the site does not allow it.
         mark: of the settings, see `outbox.settings_mark`: what is held under others is tried again.
         patience, draw: pauses after failures; `draw` is uniform in [0, 1).
         wait_s: how long to wait for another process that is sending.
@@ -83,6 +99,7 @@ class Dispatcher:
     server: str
     mark: str = ""
     seal_key: str = ""
+    full_models: FullModels | None = None
     patience: Patience = field(default_factory=Patience)
     draw: Callable[[], float] = randomness.random
     wait_s: float = 0.0
@@ -132,27 +149,36 @@ class Dispatcher:
             capability = self.client.model_info(entry.model_type).capability
         except TransportError as error:
             return self._stays(entry, judge(error, uploading=False), error)
+        as_model = entry.kind == "delta" and not _takes_deltas(capability) and self.full_models is not None
         seal_key = self.seal_key if entry.kind == "delta" else ""
-        if obstacle := _obstacle(entry, capability, seal_key):
-            return self._stays(entry, *obstacle)
         path = self.outbox.file_of(entry)
-        if path is None:
-            return self._stays(entry, *_damaged())
+        obstacle = _obstacle(entry, capability, seal_key, as_model=as_model)
+        if obstacle or path is None:
+            return self._stays(entry, *(obstacle or _damaged()))
         with ExitStack() as stack:
             try:
-                leaving = stack.enter_context(leaving_file(path, seal_key))
-            except StorageError as error:
+                leaving = stack.enter_context(self._form(entry, path, seal_key, as_model=as_model))
+            except (StorageError, TransportError) as error:
                 return self._stays(entry, judge(error, uploading=False), error)
-            return self._send(entry, leaving, _sealing(leaving) if seal_key else {})
+            except DanteError as error:
+                return self._stays(entry, Verdict("not-arrived", "no-form", str(error)), error)
+            return self._send(entry, leaving, _form_facts(leaving, sealed=bool(seal_key), as_model=as_model))
 
-    def _send(self, entry: Entry, path: Path, sealing: Mapping[str, Any]) -> Tried:
+    def _form(self, entry: Entry, path: Path, seal_key: str, *, as_model: bool) -> AbstractContextManager[Path]:
+        """The file in the form in which it leaves."""
+        if as_model and self.full_models is not None:
+            return self.full_models.file_for(path, entry.model_type)
+        return leaving_file(path, seal_key)
+
+    def _send(self, entry: Entry, path: Path, form: Mapping[str, Any]) -> Tried:
         entry = self.outbox.change(entry.update_id, begin)
-        self.outbox.audit.append("leaving", {**_facts(entry), **sealing})
+        self.outbox.audit.append("leaving", {**_facts(entry), **form})
         verdict, failure = ARRIVED, None
         try:
             self.client.upload(entry.model_type, path, entry.dice)
         except (TransportError, StorageError) as error:
             verdict, failure = judge(error, uploading=True), error
+        verdict = _once_only(verdict) if _FULL_MODEL in form else verdict
         head = self.outbox.audit.append("outcome", _outcome(entry, verdict))
         return Tried(self._settled(entry, verdict, head), failure)
 
@@ -165,11 +191,19 @@ class Dispatcher:
 
 
 def dispatch_for(
-    settings: Settings, outbox: Outbox, client: Uploads, server: str, *, wait_s: float = 0.0
+    settings: Settings, outbox: Outbox, client: SiteClient, server: str, *, wait_s: float = 0.0
 ) -> Dispatcher:
     """What sends a site's outbox to `server` by `client`, which must be a client of that server."""
-    mark = settings_mark(settings, outbox.salt)
-    return Dispatcher(outbox, client, checked_address(server), mark, settings.seal_key, wait_s=wait_s)
+    address = checked_address(server)
+    return Dispatcher(
+        outbox,
+        client,
+        address,
+        settings_mark(settings, outbox.salt),
+        settings.seal_key,
+        FullModelRoute(client, settings, address) if settings.allow_full_model else None,
+        wait_s=wait_s,
+    )
 
 
 def cancel_update(outbox: Outbox, name: str) -> Entry:
@@ -206,6 +240,7 @@ def _verdict_after_crash(outbox: Outbox, entry: Entry) -> tuple[Verdict, Head | 
     if not records:
         return Verdict("not-arrived", "interrupted", told), None
     unknown = Verdict("unknown", "interrupted", told)
+    unknown = _once_only(unknown) if any(_FULL_MODEL in record for record in records) else unknown
     return unknown, outbox.audit.append("outcome", _outcome(entry, unknown))
 
 
@@ -243,21 +278,37 @@ def _no_deltas(entry: Entry) -> tuple[Verdict, DanteError]:
     return Verdict("not-arrived", "no-deltas", text), TransportError(text)
 
 
-def _obstacle(entry: Entry, capability: Capability | None, seal_key: str) -> tuple[Verdict, DanteError] | None:
+def _takes_deltas(capability: Capability | None) -> bool:
+    return capability is not None and capability.delta >= _DELTA_VERSION
+
+
+def _obstacle(
+    entry: Entry, capability: Capability | None, seal_key: str, *, as_model: bool
+) -> tuple[Verdict, DanteError] | None:
     """Why an update does not go to a type that says so of itself; None when it may."""
     if entry.kind != "delta":
         return None
-    if capability is None or capability.delta < _DELTA_VERSION:
-        return _no_deltas(entry)
-    return _other_seal_key(entry) if seal_key and capability.seal_key != seal_key else None
+    if seal_key and (capability is None or capability.seal_key != seal_key):
+        return _other_seal_key(entry) if _takes_deltas(capability) or as_model else _no_deltas(entry)
+    return None if _takes_deltas(capability) or as_model else _no_deltas(entry)
 
 
-def _sealing(path: Path) -> dict[str, Any]:
-    """What the log says of the sealed copy, the bytes that leave."""
+def _form_facts(path: Path, *, sealed: bool, as_model: bool) -> dict[str, Any]:
+    """What the log says of the bytes that leave where they are not those of the outbox."""
+    if not sealed and not as_model:
+        return {}
     try:
-        return {"sealed_sha256": digest_file(path), "sealed_bytes": path.stat().st_size}
+        size = path.stat().st_size
     except OSError as error:
-        raise StorageError("cannot read the sealed copy of an update; see the folder for temporary files") from error
+        raise StorageError("cannot read an update's copy; see the folder for temporary files") from error
+    if as_model:
+        return {_FULL_MODEL: digest_file(path), "full_model_bytes": size}
+    return {"sealed_sha256": digest_file(path), "sealed_bytes": size}
+
+
+def _once_only(verdict: Verdict) -> Verdict:
+    """A full model carries no update_id that its merger would know again: what may have arrived is not sent twice."""
+    return replace(verdict, why="unknown-full") if verdict.outcome == "unknown" else verdict
 
 
 def _other_seal_key(entry: Entry) -> tuple[Verdict, DanteError]:

@@ -25,7 +25,7 @@ from dafne_dante.federation.outbox_states import Entry, Patience, arrive, refuse
 
 __all__ = ["ARRIVED", "Verdict", "judge", "settle", "verdict_of_record"]
 
-_HELD = frozenset({"permission", "too-large", "address", "seal-key"})
+_HELD = frozenset({"permission", "too-large", "address", "seal-key", "no-form", "unknown-full"})
 _MOST_DOUBTFUL = 5
 _TOO_LARGE_401 = "(401); for an upload"  # what answers.py says of a 401 to an upload
 

@@ -11,9 +11,7 @@ from pathlib import Path
 from dafne_dante.config import Settings
 from dafne_dante.errors import SettingsError, StorageError
 from dafne_dante.federation.client import Capability, FederationClient
-from dafne_dante.federation.pins import PinFile, Place
-from dafne_dante.federation.route import checked_address
-from dafne_dante.federation.trusted import judge
+from dafne_dante.federation.pulling import pull_newest
 from dafne_dante.models.file import read_model
 from dafne_dante.models.global_model import GlobalModel
 
@@ -44,11 +42,7 @@ class BaseModel:
 def base_from_file(path: Path, model_type: str = "") -> BaseModel:
     """Read a `.model` file; ModelError where it is refused, StorageError where it cannot be read."""
     model = read_model(path)
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise StorageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error
-    return BaseModel(model, model_type, str(model.timestamp), size)
+    return BaseModel(model, model_type, str(model.timestamp), _size_of(path))
 
 
 def base_from_server(
@@ -73,14 +67,16 @@ def base_from_server(
     """
     if not model_type:
         raise SettingsError("expected the model's type on the server, found none; name it with --type")
-    place = Place(checked_address(server or settings.server), model_type)
-    pins = PinFile(settings.folder)
-    pin = pins.find(place, settings.operator_key)
-    info = client.model_info(model_type)
-    path = client.download_model(model_type, info.latest_timestamp, destination)
-    found = base_from_file(path, model_type)
-    judgement = judge(pin, found.model, model_type)
-    if judgement.release is not None and judgement.pin != pin:
-        pins.put(place, judgement.pin)
-    say(f"{model_type}: {judgement.words}")
-    return BaseModel(found.model, model_type, info.latest_timestamp, found.file_bytes, info.capability, judgement.words)
+    pulled = pull_newest(client, model_type, destination, settings=settings, server=server)
+    say(f"{model_type}: {pulled.words}")
+    info = pulled.info
+    return BaseModel(
+        pulled.model, model_type, info.latest_timestamp, _size_of(destination), info.capability, pulled.words
+    )
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise StorageError(f"cannot read {path.name}: {error.strerror or type(error).__name__}") from error

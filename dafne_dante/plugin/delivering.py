@@ -11,7 +11,7 @@ from dafne_dante.config import Settings
 from dafne_dante.errors import StorageError
 from dafne_dante.federation.outbox import open_outbox
 from dafne_dante.federation.outbox_states import Entry
-from dafne_dante.federation.sending import Uploads, dispatch_for
+from dafne_dante.federation.sending import SiteClient, dispatch_for
 
 __all__ = ["Delivery", "deliver"]
 
@@ -28,7 +28,7 @@ class Delivery:
 
 
 def deliver(
-    content: bytes, delivery: Delivery, settings: Settings, client: Uploads, *, say: Callable[[str], None]
+    content: bytes, delivery: Delivery, settings: Settings, client: SiteClient, *, say: Callable[[str], None]
 ) -> Entry:
     """Queue a delta, then try to send it; `say` is told where it waits when it has not arrived.
 

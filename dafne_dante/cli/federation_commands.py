@@ -79,5 +79,6 @@ def _event(event: Mapping[str, Any]) -> str:
 def _told(report: Mapping[str, Any]) -> str:
     head = f"published {report['version']}: {report['merged']} update(s), step {report['step']:g}"
     lines = [head if report["version"] else "nothing was published", report["reason"]]
+    lines += [one["reason"] for one in report["withdrawn"]]
     lines += [f"quarantined {one['upload']}: {one['reason']}" for one in report["quarantined"]]
     return "\n".join(lines + [f"left in the queue {one['upload']}: {one['reason']}" for one in report["skipped"]])

@@ -21,6 +21,7 @@ from dafne_dante.cli.demo_command import demo
 from dafne_dante.cli.output import run_guarded
 from dafne_dante.cli.plan_command import plan
 from dafne_dante.cli.train_command import train
+from dafne_dante.cli.withdraw_command import withdraw
 from dafne_dante.errors import SettingsError
 
 __all__ = ["application", "main"]
@@ -43,6 +44,7 @@ for command in (
     model_commands.relabel,
     federation_commands.merge,
     server_commands.serve,
+    withdraw,
     demo,
 ):
     application.command()(command)

@@ -17,6 +17,7 @@ from uuid import uuid4
 from dafne_dante.config import Settings
 from dafne_dante.delta.decode import Delta, decode_delta
 from dafne_dante.delta.difference import WeightUpdate, check_fit
+from dafne_dante.delta.envelope import open_envelope
 from dafne_dante.delta.sealing import SEAL_KEY_FILE, is_sealed, load_seal_key, open_sealed
 from dafne_dante.delta.signing import trusted_keys
 from dafne_dante.errors import DeltaError, DeltaFormatError, DeltaShapeError, ModelError, StorageError
@@ -27,6 +28,7 @@ from dafne_dante.federation.full_models import FullModel, admit_full_model, is_f
 from dafne_dante.federation.known_versions import KnownVersions
 from dafne_dante.federation.ledger import Entry
 from dafne_dante.federation.spilled import spill
+from dafne_dante.federation.withdrawal import Withdrawal, open_withdrawal
 from dafne_dante.models.build import canonical_weights
 
 __all__ = ["Admitted", "Intake"]
@@ -68,13 +70,25 @@ class Intake:
 
     def admit(self, upload: PendingUpload, content: bytes, seen_update_ids: Collection[str]) -> Admitted:
         """The update in an upload; DeltaError or ModelError when it may not be merged."""
-        opened = open_sealed(content, self._seal_keys) if is_sealed(content) else content
+        opened = self._opened(content)
         if is_full_model(opened):
             admitted = self._admit_full_model(upload, opened, seen_update_ids)
         else:
             admitted = self._admit_delta(upload, opened, seen_update_ids)
         # The ledger knows the upload by the bytes that lie in the queue.
         return replace(admitted, entry=replace(admitted.entry, content_sha256=hashlib.sha256(content).hexdigest()))
+
+    def name_of(self, content: bytes) -> tuple[str, str]:
+        """The update_id and the public key of a delta by a trusted key; "" and "" for any other upload."""
+        try:
+            envelope = open_envelope(self._opened(content), trusted_keys=self._trusted)
+        except DeltaError:
+            return "", ""
+        return envelope.manifest.update_id, envelope.public_key
+
+    def withdrawal_in(self, content: bytes, model_type: str) -> Withdrawal:
+        """The withdrawal in an upload; DeltaError for one that is not by a trusted key, or of another type."""
+        return open_withdrawal(content, trusted_keys=self._trusted, model_type=model_type)
 
     def archived(self, update_id: str, entry: Entry, content: bytes) -> Contribution:
         """A published update as a contribution again; StorageError when its file is damaged."""
@@ -87,6 +101,9 @@ class Intake:
         except (DeltaError, ModelError) as error:
             raise StorageError("an archived update is damaged; restore the archive from a copy") from error
         return self._of_full_model(model, entry.username, published=True)
+
+    def _opened(self, content: bytes) -> bytes:
+        return open_sealed(content, self._seal_keys) if is_sealed(content) else content
 
     def _admit_delta(self, upload: PendingUpload, content: bytes, seen: Collection[str]) -> Admitted:
         delta = admit(

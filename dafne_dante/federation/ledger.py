@@ -78,6 +78,11 @@ class Ledger:
         line = set(self.lineage(version))
         return {update_id: entry for update_id, entry in self.updates.items() if entry.version in line}
 
+    def is_withdrawn(self, update_id: str, public_key: str) -> bool:
+        """Whether the site with this key withdrew the update."""
+        entry = self.updates.get(update_id)
+        return entry is not None and bool(entry.withdrawn) and entry.public_key == public_key
+
     def lineage(self, version: str) -> tuple[str, ...]:
         """`version` and its ancestors, newest first.
 

@@ -30,6 +30,7 @@ class Entry:
         cases: labelled cases behind it, as the site says; 0 when it does not.
         method: how it was trained, as the site says; "full model" for one.
         reason: why it was refused, "" when it was published.
+        withdrawn: the minute (UTC) in which its site withdrew it, "" when it did not.
     """
 
     base_sha256: str
@@ -41,6 +42,7 @@ class Entry:
     cases: int = 0
     method: str = ""
     reason: str = ""
+    withdrawn: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class MergeReport:
         merged: uploads that took part in what was published.
         quarantined: those that were refused.
         skipped: those that stay in the queue: the depot could not hand them out, or they wait for the next merge.
+        withdrawn: withdrawals that were taken, and what became of their updates.
         step: the step taken, 0 when nothing was published.
         version: the new version, None when nothing was published.
         dice_before, dice_after: on the operator's cases; empty when nothing was tried.
@@ -35,6 +36,7 @@ class MergeReport:
     merged: int = 0
     quarantined: tuple[Refusal, ...] = ()
     skipped: tuple[Refusal, ...] = ()
+    withdrawn: tuple[Refusal, ...] = ()
     step: float = 0.0
     version: str | None = None
     dice_before: Mapping[str, float | None] = field(default_factory=dict)
@@ -43,4 +45,5 @@ class MergeReport:
 
     def as_json(self) -> dict[str, Any]:
         """Plain Python values."""
-        return {**asdict(self), **{name: [*map(asdict, getattr(self, name))] for name in ("quarantined", "skipped")}}
+        lists = ("quarantined", "skipped", "withdrawn")
+        return {**asdict(self), **{name: [*map(asdict, getattr(self, name))] for name in lists}}

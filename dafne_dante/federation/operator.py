@@ -1,12 +1,13 @@
 """One merge, from the queue of uploads to the next global model.
 
-read the current model -> settle what a crash left -> admit or quarantine every upload -> merge in update space ->
-try the step on the operator's cases -> publish, or quarantine with the reason -> clear the queue.
+read the current model -> settle what a crash left -> take the sites' withdrawals -> admit or quarantine every
+upload -> merge in update space -> try the step on the operator's cases -> publish, or quarantine with the reason ->
+clear the queue.
 
 Invariants
-- An upload leaves the queue only after its file is archived and published, or quarantined with a reason; what cannot be
-  taken never blocks what can. When a batch fails on the operator's cases, who is to blame is found by leaving each
-  update out (`leaving_out`), and the others are merged.
+- An upload leaves the queue only after its file is archived and published, or quarantined with a reason, or when its
+  site withdrew it; what cannot be taken never blocks what can. When a batch fails on the operator's cases, who is to
+  blame is found by leaving each update out (`leaving_out`), and the others are merged.
 - A crash at any point is settled by the next run: an update is published once or not at all. What is known of a
   publish is read from the digest of the published weights, not from the answer to the call.
 - Nothing is published that was not tried on cases that show a label.
@@ -44,6 +45,8 @@ from dafne_dante.federation.merge import Contribution, MergeOutcome, choose_step
 from dafne_dante.federation.merge_report import MergeReport, Refusal
 from dafne_dante.federation.operator_turn import operator_folder, operator_turn
 from dafne_dante.federation.publishing import Publisher, Statement, utc_now
+from dafne_dante.federation.withdrawal import MAX_WITHDRAWAL_BYTES, is_withdrawal
+from dafne_dante.federation.withdrawn import after_withdrawal, withdrawal_in_words
 from dafne_dante.models.build import build_network, canonical_weights, tie_aliases
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device
@@ -115,6 +118,7 @@ class _Merge:
         scratch: Path,
     ) -> None:
         self._depot, self._settings, self._options, self._scratch = depot, settings, options, scratch
+        self._type = model_type
         self._versions = KnownVersions(depot, scratch)
         self._current = self._versions.current
         self._validation = _usable_cases(validation, self._current.plan.labels)
@@ -129,10 +133,12 @@ class _Merge:
         self._reread: dict[str, Contribution] = {}
         self._refusals: list[Refusal] = []
         self._skipped: list[Refusal] = []
+        self._withdrawn: list[Refusal] = []
 
     def run(self) -> MergeReport:
         """Settle, admit, merge, publish."""
         self._settle()
+        self._take_withdrawals()
         self._held = self._ledger.held_by(self._versions.newest)
         admitted = {one.update_id: one for one in self._admit_all()}
         if not admitted:
@@ -155,6 +161,22 @@ class _Merge:
             self._save(ledger)
         self._publisher.write_cards(self._ledger, self._current)
 
+    def _take_withdrawals(self) -> None:
+        """Note what the sites withdraw, before anything is merged."""
+        for upload in self._depot.pending():
+            content = self._fetch(upload) if upload.size <= MAX_WITHDRAWAL_BYTES else None
+            if content is None or not is_withdrawal(content):
+                continue
+            try:
+                withdrawal = self._intake.withdrawal_in(content, self._type)
+                ledger = after_withdrawal(self._ledger, withdrawal)
+            except DeltaError as error:
+                self._refuse(upload.filename, content, str(error))
+                continue
+            self._save(ledger)
+            self._depot.remove_upload(upload.filename)
+            self._withdrawn.append(Refusal(upload.filename, withdrawal_in_words(ledger, withdrawal.update_id)))
+
     def _admit_all(self) -> Iterator[Admitted]:
         """Admit or quarantine each upload, oldest first; one that a crash left in the queue only leaves it."""
         seen = set(self._ledger.updates)
@@ -165,6 +187,9 @@ class _Merge:
             if content is None:
                 continue
             if (upload.filename, hashlib.sha256(content).hexdigest()) in done:
+                self._depot.remove_upload(upload.filename)
+                continue
+            if self._ledger.is_withdrawn(*self._intake.name_of(content)):
                 self._depot.remove_upload(upload.filename)
                 continue
             try:
@@ -184,7 +209,8 @@ class _Merge:
                 return read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)
             except ServerAnswerError as error:  # gone meanwhile, or longer than it said
                 reason = str(error)
-        self._skipped.append(Refusal(upload.filename, reason))
+        if (refusal := Refusal(upload.filename, reason)) not in self._skipped:
+            self._skipped.append(refusal)
         return None
 
     def _try(self, admitted: Sequence[Admitted]) -> MergeOutcome:
@@ -256,6 +282,7 @@ class _Merge:
             merged=merged,
             quarantined=tuple(self._refusals),
             skipped=tuple(self._skipped),
+            withdrawn=tuple(self._withdrawn),
             step=outcome.step if outcome else 0.0,
             version=version,
             dice_before=outcome.dice_before if outcome else {},

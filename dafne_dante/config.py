@@ -92,6 +92,8 @@ class Settings:
         operator_key: base64 of the public key by which global models must be signed; "" to pin the first one seen.
         seal_key: base64 of the operator's public seal key; with it, updates leave sealed to it, or not at all.
         allow_full_model: whether an update for a type that takes no deltas may leave as a full model.
+        clip_norm: the longest (L2) that an update may be that leaves; 0 for as long as it is. See `delta.noise`.
+        noise_multiplier: of the clip norm, the standard deviation of noise in an update that leaves; 0 for none.
         cache_models, cache_gib: downloaded global models that are kept; the least recently used go first.
         max_norm_ratio: an update longer than this share of its base's length is refused by the operator.
         dice_margin: how far the Dice of a label may fall on the operator's cases before a merge backs off.
@@ -112,6 +114,8 @@ class Settings:
     operator_key: str = ""
     seal_key: str = ""
     allow_full_model: bool = False
+    clip_norm: float = 0.0
+    noise_multiplier: float = 0.0
     cache_models: int = 10
     cache_gib: float = 5.0
     max_norm_ratio: float = 1.0
@@ -124,7 +128,8 @@ _ANNOTATIONS = "annotations"
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "federation": (
         *("server", "api_key", "timeout_s", "ca_bundle", "proxy", "retries", "retry_s"),
-        *("chunk_mib", "operator_key", "seal_key", "allow_full_model", "cache_models", "cache_gib"),
+        *("chunk_mib", "operator_key", "seal_key", "allow_full_model", "clip_norm", "noise_multiplier"),
+        *("cache_models", "cache_gib"),
     ),
     "operator": ("max_norm_ratio", "dice_margin"),
     "trust": ("run_model_code",),
@@ -135,6 +140,8 @@ _NUMBERS = {
     "retries": (0, 20),
     "retry_s": (0.0, 86400.0),
     "chunk_mib": (1, 1024),
+    "clip_norm": (0.0, 1e6),
+    "noise_multiplier": (0.0, 1e6),
     "cache_models": (0, 1000),
     "cache_gib": (0.0, 1e4),
     "max_norm_ratio": (1e-3, 100.0),
@@ -248,6 +255,8 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             faults.append(fault)
         else:
             values[name] = _typed(name, value)
+    if values.get("noise_multiplier") and not values.get("clip_norm"):
+        faults.append("noise_multiplier needs a clip_norm above 0")
     if values.get("server") and not values["server"].endswith("/"):
         values["server"] += "/"
     own = {name: values.pop(name) for name in _SECTIONS[_ANNOTATIONS] if name in values}

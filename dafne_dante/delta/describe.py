@@ -1,5 +1,6 @@
 """What a person would want to know of a delta file before it leaves the house, as plain JSON values."""
 
+from collections.abc import Mapping
 from math import sqrt
 from typing import Any
 
@@ -46,7 +47,8 @@ def describe_delta(content: bytes) -> dict[str, Any]:
         "fingerprint": _fingerprint(envelope.public_key),
         "length": sqrt(sum(row["length"] ** 2 for row in rows)),
         "weights": rows,
-        "statement": _CONTAINS.format(weights=len(rows), numbers=numbers, cases=envelope.manifest.cases),
+        "statement": _CONTAINS.format(weights=len(rows), numbers=numbers, cases=envelope.manifest.cases)
+        + _of_noise(envelope.manifest.noise),
     }
 
 
@@ -60,6 +62,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "labels": list(manifest.labels),
         "dice_before": dict(manifest.dice_before),
         "dice_after": dict(manifest.dice_after),
+        "noise": None if manifest.noise is None else dict(manifest.noise),
     }
 
 
@@ -79,6 +82,13 @@ def _row(envelope: Envelope, update: WeightUpdate) -> dict[str, Any]:
         "numbers": sum(envelope.tensors[name].count for name in stored),
         "length": factor_norm(update.value),
     }
+
+
+def _of_noise(noise: Mapping[str, float] | None) -> str:
+    if noise is None:
+        return ""
+    told = f" The update was cut to a length of at most {noise['clip_norm']:g}"
+    return f"{told}; noise of {noise['multiplier']:g} times that was added to every number that moves."
 
 
 def _fingerprint(public_key: str) -> str | None:

@@ -17,6 +17,7 @@ from dafne_dante.delta.container import Container, StoredTensor, write_container
 from dafne_dante.delta.difference import WeightUpdate
 from dafne_dante.delta.manifest import Manifest, TensorEntry, canonical_json
 from dafne_dante.delta.naming import check_weight_name, shown
+from dafne_dante.delta.noise import Noise
 from dafne_dante.delta.precision import Precision, kind_of, restore, store
 from dafne_dante.delta.signing import public_key_text, sign
 from dafne_dante.errors import DeltaFormatError
@@ -39,6 +40,7 @@ class DeltaFacts:
         cases: labelled cases that took part.
         labels: in the order of the model's outputs.
         dice_before, dice_after: "mean" and each label, None where a label never occurs; written to four decimals.
+        noise: how the update was clipped and noised; None where it was not. Written to four decimals.
     """
 
     model_type: str
@@ -50,6 +52,7 @@ class DeltaFacts:
     labels: tuple[str, ...]
     dice_before: Mapping[str, float | None]
     dice_after: Mapping[str, float | None]
+    noise: Noise | None = None
 
 
 def encode_delta(
@@ -123,6 +126,12 @@ def _manifest(facts: DeltaFacts, entries: Mapping[str, TensorEntry], update_id: 
         dice_after=_rounded(facts.dice_after),
         created=created.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
         software=f"dafne-dante {__version__}",
+        noise=None
+        if facts.noise is None
+        else {
+            "clip_norm": max(round(float(facts.noise.clip_norm), _DICE_DECIMALS), 10.0**-_DICE_DECIMALS),
+            "multiplier": round(float(facts.noise.multiplier), _DICE_DECIMALS),
+        },
     )
 
 

@@ -36,6 +36,7 @@ STORED_DTYPES = ("F16", "F32", "I8")
 MAX_LABELS = 254
 MAX_CASES = 1_000_000
 MAX_AXES = 5
+_MAX_NOISE = 1e6
 
 _PLAIN_NAME_CHARACTERS = 128
 _PATTERNS: Mapping[str, str] = {
@@ -85,6 +86,8 @@ class Manifest:
         dice_before, dice_after: on held-out cases, "mean" and each label; None where a label never occurs.
         created: UTC to the minute, "2026-11-23T01:05Z".
         software: name and version, "dafne-dante 0.1.0".
+        noise: {"clip_norm": C, "multiplier": m} of `delta.noise` where the update was clipped; None, and no key in the
+            manifest, where it was not.
     """
 
     update_id: str
@@ -102,9 +105,12 @@ class Manifest:
     software: str
     format: str = FORMAT
     version: int = VERSION
+    noise: Mapping[str, float] | None = None
 
 
-_KEYS = frozenset(item.name for item in fields(Manifest))
+_OPTIONAL_KEYS = frozenset({"noise"})
+_KEYS = frozenset(item.name for item in fields(Manifest)) - _OPTIONAL_KEYS
+_NOISE_KEYS = {"clip_norm", "multiplier"}
 _ENTRY_KEYS = frozenset(item.name for item in fields(TensorEntry))
 
 
@@ -118,6 +124,8 @@ def canonical_json(manifest: Manifest) -> bytes:
         name: {**{key: getattr(entry, key) for key in _ENTRY_KEYS}, "shape": list(entry.shape)}
         for name, entry in manifest.tensors.items()
     }
+    if manifest.noise is not None:
+        document["noise"] = dict(manifest.noise)
     return canonical_bytes(document)
 
 
@@ -134,7 +142,9 @@ def parse_manifest(content: bytes) -> Manifest:
         _refuse("format", f"to be {FORMAT}")
     if type(document.get("version")) is not int or document["version"] != VERSION:
         _refuse("version", f"to be {VERSION}; update dafne-dante to read later ones")
-    _check_keys(document, _KEYS, "")
+    _check_keys(document, _KEYS | (document.keys() & _OPTIONAL_KEYS), "")
+    if "noise" in document:
+        _check_type("noise", document["noise"], dict)
     for name in ("tensors", "dice_before", "dice_after"):
         _check_type(name, document[name], dict)
     _check_type("labels", document["labels"], list)
@@ -158,8 +168,16 @@ def check_manifest(manifest: Manifest) -> None:
     _check_labels(manifest.labels)
     for name in ("dice_before", "dice_after"):
         _check_dice(name, getattr(manifest, name), manifest.labels)
+    if manifest.noise is not None:
+        _check_noise(manifest.noise)
     for stored, entry in manifest.tensors.items():
         _check_entry(stored, entry)
+
+
+def _check_noise(noise: Mapping[str, float]) -> None:
+    numbers = noise.keys() == _NOISE_KEYS and all(type(value) is float for value in noise.values())
+    if not numbers or not (0 < noise["clip_norm"] <= _MAX_NOISE and 0 <= noise["multiplier"] <= _MAX_NOISE):
+        _refuse("noise", "to give clip_norm above 0.0 and multiplier from 0.0")
 
 
 def _check_entry(stored: str, entry: TensorEntry) -> None:

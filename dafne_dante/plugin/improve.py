@@ -26,6 +26,7 @@ from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.collect import Collection
 from dafne_dante.config import Settings
 from dafne_dante.delta.encode import DeltaFacts, encode_delta
+from dafne_dante.delta.noise import Noise
 from dafne_dante.delta.signing import ensure_signing_key
 from dafne_dante.durable import write_atomically
 from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError
@@ -156,7 +157,7 @@ def improve(
         outcome = _fine_tune(start, make_method, request, settings, progress)
         progress.stage(outcome.decision.reason)
         tuned = outcome.tuned
-        content = encode_delta(tuned.updates, _facts(start, request.method, tuned), signing_key)
+        content = encode_delta(tuned.updates, _facts(start, request.method, tuned, _noise(settings)), signing_key)
         summary = _summarise(start, request.method, outcome, len(content), time.perf_counter() - begin)
         write_model(tuned.improved, folder / "improved.model")
         write_atomically(folder / "update.delta", content)
@@ -281,6 +282,7 @@ def _fine_tune(
         progress.epoch,
         progress.stage,
         cache_for(request.data, settings, say=progress.stage).prepare,
+        _noise(settings),
         measured.take,
     )
     tuned = tune(tuning, start.division)
@@ -307,7 +309,11 @@ def _remove_checkpoint(request: ImprovementRequest) -> None:
         raise StorageError(f"cannot remove {_CHECKPOINT}: {error.strerror or type(error).__name__}") from error
 
 
-def _facts(start: _Start, method: str, tuned: Tuned) -> DeltaFacts:
+def _noise(settings: Settings) -> Noise | None:
+    return Noise(settings.clip_norm, settings.noise_multiplier) if settings.clip_norm > 0 else None
+
+
+def _facts(start: _Start, method: str, tuned: Tuned, noise: Noise | None) -> DeltaFacts:
     base = start.base
     return DeltaFacts(
         model_type=base.model_type,
@@ -319,6 +325,7 @@ def _facts(start: _Start, method: str, tuned: Tuned) -> DeltaFacts:
         labels=base.model.plan.labels,
         dice_before=start.before,
         dice_after=tuned.after,
+        noise=noise,
     )
 
 

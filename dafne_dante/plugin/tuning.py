@@ -10,7 +10,8 @@ Invariants
   training then learns from all cases, for so many epochs of the same schedule.
 - What is sent is as small as it may be: each weight's update at the lowest rank whose residual (`delta.compression`) is
   allowed, and the largest residual is allowed with which Dice on windows of the held-out cases falls by 0.002 at most.
-- What is measured is the base plus the update as it would be sent.
+- What is measured is the base plus the update as it would be sent, noise included; the improved model that stays is
+  without noise.
 """
 
 import time
@@ -28,6 +29,7 @@ from dafne_dante.annotations.case import Case
 from dafne_dante.delta.compression import compressed
 from dafne_dante.delta.difference import WeightUpdate, take_difference
 from dafne_dante.delta.encode import updates_as_sent
+from dafne_dante.delta.noise import Noise, clipped_and_noised
 from dafne_dante.models.build import build_network, canonical_weights
 from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.plugin.apply import updated_model
@@ -58,6 +60,7 @@ class Tuning:
         on_epoch: is told every finished epoch, counted over all trainings, and how many there will be.
         on_stage: is told in words what is done.
         prepare: prepares cases, or remembers them.
+        noise: how the update is clipped and noised before it leaves; None for not at all.
         on_measured: is told every held-out case and what the update, as it would be sent, makes of it.
     """
 
@@ -68,6 +71,7 @@ class Tuning:
     on_epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None
     on_stage: Callable[[str], None] = lambda words: None
     prepare: Prepare = prepare_cases
+    noise: Noise | None = None
     on_measured: OnCase = lambda case, prediction, dice: None
 
 
@@ -125,10 +129,12 @@ def _tuned(
     )
     kept = [_scaled(one, step) for one in by_fold]
     residual = _residual_allowed(measures, kept)
-    sent = compressed(_scaled(updates, step), residual)
-    networks = [_network(base, updates_as_sent(compressed(one, residual))) for one in kept]
+    small = compressed(_scaled(updates, step), residual)
+    leaving = [clipped_and_noised(compressed(one, residual), base.weights, tuning.noise) for one in kept]
+    networks = [_network(base, updates_as_sent(one)) for one in leaving]
     after = measure_folds(networks, base.plan, division, on_case=tuning.on_measured)
-    improved = updated_model(base, updates_as_sent(sent), timestamp=int(time.time()))
+    improved = updated_model(base, updates_as_sent(small), timestamp=int(time.time()))
+    sent = leaving[0] if len(leaving) == 1 else clipped_and_noised(small, base.weights, tuning.noise)
     return Tuned(result, step, sent, improved, after)
 
 

@@ -16,6 +16,10 @@ from dafne_dante.delta.envelope import read_envelope
 from dafne_dante.delta.manifest import canonical_json, parse_manifest
 from dafne_dante.delta.noise import Noise, clipped_and_noised
 from dafne_dante.errors import DeltaFormatError, SettingsError
+from dafne_dante.models.file import read_model
+from dafne_dante.plugin.apply import apply_delta_file
+from dafne_dante.plugin.collecting import CaseRequest
+from dafne_dante.plugin.improve import ImprovementRequest, improve
 
 BASE = make_base()
 
@@ -89,6 +93,23 @@ def test_a_strangers_noise_is_checked(noise):
     content = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     with pytest.raises(DeltaFormatError, match="noise"):
         parse_manifest(content)
+
+
+def test_an_improvement_leaves_with_noise_and_stays_without(tmp_path, trained):
+    request = ImprovementRequest(
+        CaseRequest((trained / "new",)), tmp_path / "out", base=trained / "base.model", method="head", epochs=1
+    )
+    summary = improve(request, Settings(folder=tmp_path / "site", clip_norm=0.05, noise_multiplier=0.02))
+    sent = read_envelope((tmp_path / "out" / "update.delta").read_bytes()).manifest
+    assert sent.noise == {"clip_norm": 0.05, "multiplier": 0.02}
+    assert sent.dice_after["mean"] == pytest.approx(summary.dice_after["mean"], abs=1e-4)
+    base, improved = (
+        read_model(path).weights for path in (trained / "base.model", tmp_path / "out" / "improved.model")
+    )
+    sent_model, _ = apply_delta_file(trained / "base.model", tmp_path / "out" / "update.delta")
+    moved = [name for name, tensor in base.items() if not torch.equal(tensor, sent_model.weights[name])]
+    assert moved, "the update is not nothing"
+    assert any(not torch.equal(improved[name], sent_model.weights[name]) for name in moved)
 
 
 def test_settings(tmp_path):

@@ -25,7 +25,7 @@ __all__ = ["check_channels", "evaluating", "predict_logits", "predict_segmentati
 
 _OVERLAP = 0.25
 _WINDOWS_AT_ONCE = 4
-_PIXELS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 21}
+_PIXELS_AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 21}
 """Of slices that go through a 2D network together; a CPU's cache holds one of 256 x 256, more makes it no quicker."""
 
 
@@ -79,7 +79,7 @@ def _predict_slices(network: nn.Module, plan: ModelPlan, image: Image, spacing_m
     """Each slice on its own, as many at once as have one size and fit; the order of (Z,) is that of the image."""
     labels = np.zeros(image.shape[1:], dtype=np.uint8)
     waiting: dict[tuple[int, ...], list[_Slice]] = {}
-    at_once = _PIXELS_AT_ONCE.get(next(network.parameters()).device.type, 1 << 16)
+    at_once = _PIXELS_AT_ONCE.get(next(network.parameters()).device.type, 1 << 15)
     for index in range(image.shape[-1]):
         prepared = prepare_image(image[..., index], spacing_mm, plan)
         padded, inner = pad_for_network(prepared.image, plan)

@@ -30,7 +30,7 @@ from dafne_dante.training.processes import ALONE, Processes
 
 __all__ = ["HeldOutWindows"]
 
-_VOXELS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 22}
+_VOXELS_AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 22}
 _LEAST_WINDOWS = 8
 
 
@@ -91,7 +91,7 @@ class HeldOutWindows:
         looks: list[tuple[float, list[list[int]]]] = []
         device = next(network.parameters()).device
         with evaluating(network), torch.inference_mode():
-            for batch in _batches(windows, _VOXELS_AT_ONCE.get(device.type, 1 << 16)):
+            for batch in _batches(windows, _VOXELS_AT_ONCE.get(device.type, 1 << 15)):
                 image, target, known = (
                     torch.from_numpy(np.stack([getattr(window, part) for window in batch])).to(device)
                     for part in ("image", "target", "known")

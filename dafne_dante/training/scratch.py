@@ -116,6 +116,7 @@ def train_on(
         numerics=Numerics(**numerics),
         batch_size=batch_size,
         samples=len(prepared),
+        dimensions=plan.dimensions,
         augmentation=wish.augmentation,
         patience=wish.patience,
         deep_supervision=plan.architecture == "dynunet",

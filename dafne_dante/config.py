@@ -31,7 +31,9 @@ else:  # the same parser under its name before Python 3.11
 __all__ = [
     "SETTINGS_FILE",
     "AnnotationSettings",
+    "NightlySettings",
     "Settings",
+    "WorkerSettings",
     "configuration_folder",
     "is_key_text",
     "is_proxy_address",
@@ -74,6 +76,33 @@ class AnnotationSettings:
 
 
 @dataclass(frozen=True)
+class NightlySettings:
+    """When `dafne-dante nightly` may work.
+
+    Attributes:
+        start, stop: local time as HH:MM; a window that ends before it begins goes over midnight, and one of no length
+            is the whole day.
+        max_minutes: of one run, over all models.
+        only_on_power: not on a battery.
+        only_when_idle: not while somebody works at the machine.
+    """
+
+    start: str = "20:00"
+    stop: str = "06:00"
+    max_minutes: float = 240.0
+    only_on_power: bool = True
+    only_when_idle: bool = True
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a job in the background may take: threads (0: half of the cores), GiB of memory (0: three quarters)."""
+
+    threads: int = 0
+    memory_gib: float = 0.0
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a site or an operator has set.
 
@@ -100,6 +129,8 @@ class Settings:
         run_model_code: SHA-256 (64 hexadecimal digits) of the model files whose own code may be run, in a child process
             without network and files; none unless the site says so.
         annotations: how labelled studies are found, read and kept.
+        nightly: when jobs run by themselves.
+        worker: what a job may take of the machine.
     """
 
     folder: Path
@@ -122,9 +153,14 @@ class Settings:
     dice_margin: float = 0.02
     run_model_code: tuple[str, ...] = ()
     annotations: AnnotationSettings = field(default_factory=AnnotationSettings)
+    nightly: NightlySettings = field(default_factory=NightlySettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
 
 
-_ANNOTATIONS = "annotations"
+_OWN: Mapping[str, type[Any]] = {
+    "annotations": AnnotationSettings, "nightly": NightlySettings, "worker": WorkerSettings
+}  # fmt: skip
+"""Sections that are an attribute of their own."""
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "federation": (
         *("server", "api_key", "timeout_s", "ca_bundle", "proxy", "retries", "retry_s"),
@@ -133,7 +169,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "operator": ("max_norm_ratio", "dice_margin"),
     "trust": ("run_model_code",),
-    _ANNOTATIONS: tuple(item.name for item in fields(AnnotationSettings)),
+    **{section: tuple(item.name for item in fields(kind)) for section, kind in _OWN.items()},
 }
 _NUMBERS = {
     "timeout_s": (0.1, 3600.0),
@@ -150,11 +186,16 @@ _NUMBERS = {
     "keep_days": (1.0, 36500.0),
     "keep_gib": (0.1, 1e5),
     "keep_prepared_gib": (0.0, 1e5),
+    "max_minutes": (1.0, 1440.0),
+    "threads": (0, 1024),
+    "memory_gib": (0.0, 1e5),
 }
 _CHOICES = {"empty_slices": ("auto", "background", "unknown"), "missing_labels": ("refuse", "absent")}
 _KEYS = ("operator_key", "seal_key")
-_SWITCHES = ("allow_full_model",)
-_WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models")
+_SWITCHES = ("allow_full_model", "only_on_power", "only_when_idle")
+_TIMES = ("start", "stop")
+_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
+_WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models", "threads")
 _LISTS = ("folders", "ignore", "run_model_code")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -212,7 +253,7 @@ def write_settings(settings: Settings) -> Path:
         section: {
             name: _plain(value)
             for name in names
-            if (value := getattr(settings.annotations if section == _ANNOTATIONS else settings, name)) is not None
+            if (value := getattr(getattr(settings, section) if section in _OWN else settings, name)) is not None
         }
         for section, names in _SECTIONS.items()
     }
@@ -259,8 +300,10 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         faults.append("noise_multiplier needs a clip_norm above 0")
     if values.get("server") and not values["server"].endswith("/"):
         values["server"] += "/"
-    own = {name: values.pop(name) for name in _SECTIONS[_ANNOTATIONS] if name in values}
-    return values | ({_ANNOTATIONS: AnnotationSettings(**own)} if own else {}), faults
+    for section, kind in _OWN.items():
+        own = {name: values.pop(name) for name in _SECTIONS[section] if name in values}
+        values |= {section: kind(**own)} if own else {}
+    return values, faults
 
 
 def _fault(name: str, value: Any) -> str:  # noqa: PLR0911, PLR0912 (one line a kind of setting)
@@ -283,6 +326,8 @@ def _fault(name: str, value: Any) -> str:  # noqa: PLR0911, PLR0912 (one line a 
             return f"{name} must be one of {', '.join(_CHOICES[name])}"
     elif not isinstance(value, str):
         return f"{name} must be a text in quotes"
+    elif name in _TIMES and not _TIME.fullmatch(value):
+        return f"nightly.{name} must be a time of day as HH:MM"
     elif name in _KEYS and not is_key_text(value):
         return f"{name} must be a public key as base64 of 32 bytes, as `dafne-dante keys` prints it"
     elif name == "server" and value and not _is_acceptable_url(value):

@@ -66,6 +66,7 @@ __all__ = [
     "SettingsError",
     "StorageError",
     "TrainingError",
+    "TrainingStoppedError",
     "TransportError",
     "TrustError",
     "UnknownLabelError",
@@ -220,6 +221,10 @@ class ServerAnswerError(TransportError):
 
 class TrainingError(DanteError):
     """Training cannot start or cannot go on."""
+
+
+class TrainingStoppedError(TrainingError):
+    """A person does not want it to go on, and nothing of it is to stay."""
 
 
 class SettingsError(DanteError):

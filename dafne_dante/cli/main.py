@@ -22,6 +22,7 @@ from dafne_dante.cli.output import run_guarded
 from dafne_dante.cli.plan_command import plan
 from dafne_dante.cli.train_command import train
 from dafne_dante.cli.withdraw_command import withdraw
+from dafne_dante.cli.worker_command import worker
 from dafne_dante.errors import SettingsError
 
 __all__ = ["application", "main"]
@@ -48,6 +49,7 @@ for command in (
     demo,
 ):
     application.command()(command)
+application.command(hidden=True)(worker)
 application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")
 application.add_typer(outbox_commands.outbox, name="outbox")

@@ -15,7 +15,7 @@ Invariants
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dafne_dante.adaptation.gradual import gradual_unfreezing_by
@@ -46,16 +46,16 @@ from dafne_dante.plugin.report.measured import Measurements, pair_measurements
 from dafne_dante.plugin.report.writing import REPORT, check_report_place, write_report
 from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
+from dafne_dante.plugin.thrift import Thrift
 from dafne_dante.plugin.tuning import Tuned, Tuning, tune
 from dafne_dante.training.defaults import recipe_for_adaptation
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device, remembered_numerics
 from dafne_dante.training.history import EpochRecord, write_history
 
-__all__ = ["ImprovementRequest", "Progress", "improve"]
+__all__ = ["CHECKPOINT", "ImprovementRequest", "Progress", "improve"]
 
-_BATCH_SIZE = 2
-_CHECKPOINT = "improvement.checkpoint"
+CHECKPOINT = "improvement.checkpoint"
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class ImprovementRequest:
         server: base URL of the client's server; the settings' when left out.
         trigger: what asked for it, for the outbox and the audit log: command, improve-button, nightly, ...
         report: another file for the report; report.html in `out` when left out.
+        thrift: how to train where memory is short.
     """
 
     data: CaseRequest
@@ -96,15 +97,20 @@ class ImprovementRequest:
     server: str = ""
     trigger: str = "command"
     report: Path | None = None
+    thrift: Thrift = field(default_factory=Thrift)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where to tell what happens: what was taken and left, a stage in words, every finished epoch of how many."""
+    """Where to tell what happens: what was taken and left, a stage in words, every finished epoch of how many.
+
+    `stop` is asked before every epoch but the first whether to end with the best so far.
+    """
 
     collected: Callable[[Collection], None] = lambda collection: None
     stage: Callable[[str], None] = lambda text: None
     epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None
+    stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,19 +277,21 @@ def _fine_tune(
         zero_shot,
         epochs=request.epochs,
         seed=request.seed,
-        numerics=remembered_numerics(network, model.plan, _BATCH_SIZE, settings.folder),
+        numerics=remembered_numerics(network, model.plan, request.thrift.batch_size, settings.folder),
     )
     measured = Measurements()
     tuning = Tuning(
         model,
         make_method,
-        replace(recipe, batch_size=_BATCH_SIZE),
-        request.out / _CHECKPOINT,
+        replace(recipe, batch_size=request.thrift.batch_size),
+        request.out / CHECKPOINT,
         progress.epoch,
         progress.stage,
         cache_for(request.data, settings, say=progress.stage).prepare,
         _noise(settings),
         measured.take,
+        progress.stop,
+        request.thrift,
     )
     tuned = tune(tuning, start.division)
     return _Outcome(tuned, measured, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))
@@ -304,9 +312,9 @@ def _reference_dice(start: _Start, improved: GlobalModel) -> Mapping[str, float 
 
 def _remove_checkpoint(request: ImprovementRequest) -> None:
     try:
-        (request.out / _CHECKPOINT).unlink(missing_ok=True)
+        (request.out / CHECKPOINT).unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot remove {_CHECKPOINT}: {error.strerror or type(error).__name__}") from error
+        raise StorageError(f"cannot remove {CHECKPOINT}: {error.strerror or type(error).__name__}") from error
 
 
 def _noise(settings: Settings) -> Noise | None:

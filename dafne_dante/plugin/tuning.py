@@ -16,7 +16,7 @@ Invariants
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from dafne_dante.models.build import build_network, canonical_weights
 from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.plugin.apply import updated_model
 from dafne_dante.plugin.division import Division, measure_folds
+from dafne_dante.plugin.thrift import Thrift
 from dafne_dante.training.evaluate import OnCase
 from dafne_dante.training.hardware import choose_device
 from dafne_dante.training.held_out import HeldOutWindows
@@ -62,6 +63,8 @@ class Tuning:
         prepare: prepares cases, or remembers them.
         noise: how the update is clipped and noised before it leaves; None for not at all.
         on_measured: is told every held-out case and what the update, as it would be sent, makes of it.
+        stop: whether to end each training with the best so far, see `loop.fit`.
+        thrift: how to train where memory is short.
     """
 
     base: GlobalModel
@@ -73,6 +76,8 @@ class Tuning:
     prepare: Prepare = prepare_cases
     noise: Noise | None = None
     on_measured: OnCase = lambda case, prediction, dice: None
+    stop: Callable[[], bool] = lambda: False
+    thrift: Thrift = field(default_factory=Thrift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +162,7 @@ def _train(
 
     result = fit(
         network,
-        base.plan,
+        tuning.thrift.plan_to_train_by(base.plan),
         method,
         tuning.prepare(training, base.plan),
         tuning.prepare(held_out, base.plan),
@@ -165,6 +170,7 @@ def _train(
         on_epoch=tell,
         on_stage=tuning.on_stage,
         checkpoint=checkpoint,
+        stop=tuning.stop,
     )
     tuned = canonical_weights(base.plan, plain_weights(network))
     return result, take_difference(canonical_weights(base.plan, base.weights), tuned, method.factors(network))
@@ -218,8 +224,8 @@ def _network(base: GlobalModel, updates: Sequence[WeightUpdate]) -> nn.Module:
 
 
 def _mean_history(histories: Sequence[Sequence[EpochRecord]]) -> tuple[EpochRecord, ...]:
-    """Epoch by epoch the mean over the folds; seconds add up."""
-    return tuple(_mean_record(records) for records in zip(*histories, strict=True))
+    """Epoch by epoch the mean over the folds, as far as all went, for a person may stop one; seconds add up."""
+    return tuple(_mean_record(records) for records in zip(*histories, strict=False))
 
 
 def _mean_record(records: Sequence[EpochRecord]) -> EpochRecord:

@@ -10,7 +10,9 @@ the processor has the instructions; another choice than plain float32 must win b
 
 import hashlib
 import json
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,8 +22,16 @@ from torch import Tensor, nn
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
 from dafne_dante.models.plan import ModelPlan
 
-__all__ = ["Numerics", "as_channels_last", "choose_device", "remembered_numerics", "set_memory_format"]
+__all__ = [
+    "DEVICE_VARIABLE",
+    "Numerics",
+    "as_channels_last",
+    "choose_device",
+    "remembered_numerics",
+    "set_memory_format",
+]
 
+DEVICE_VARIABLE = "DAFNE_DANTE_DEVICE"
 _FILE = "hardware.json"
 _MAX_BYTES = 1 << 20
 _MUST_WIN_BY = 0.9
@@ -36,9 +46,10 @@ class Numerics:
     channels_last: bool = False
 
 
-def choose_device(number: int = 0) -> torch.device:
-    """The CUDA device of this number, from 0, where there is any, else the CPU."""
-    return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")
+def choose_device(number: int = 0, environment: Mapping[str, str] = os.environ) -> torch.device:
+    """The CUDA device of this number, from 0, where there is any, else the CPU; `DAFNE_DANTE_DEVICE=cpu` wants that."""
+    wanted = torch.cuda.is_available() and environment.get(DEVICE_VARIABLE) != "cpu"
+    return torch.device("cuda", number) if wanted else torch.device("cpu")
 
 
 def remembered_numerics(network: nn.Module, plan: ModelPlan, batch_size: int, folder: Path) -> Numerics:

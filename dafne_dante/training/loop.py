@@ -72,6 +72,7 @@ def fit(
     on_stage: Callable[[str], None] = lambda words: None,
     checkpoint: Path | None = None,
     processes: Processes = ALONE,
+    stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train `network` in place by `method` and leave it with the weights of its best epoch.
 
@@ -80,6 +81,7 @@ def fit(
         checkpoint: a file that is written after every epoch; where it exists, training goes on from it. It stays when
             training is done; who named it removes it. The first process writes it, all read it.
         processes: those that share this training, with the same arguments.
+        stop: whether to end with the best so far; asked before every epoch but the first.
 
     Raises:
         NotEnoughCasesError: no annotated slice to learn from.
@@ -101,7 +103,7 @@ def fit(
     try:
         first = len(run.history) + 1
         for epoch in range(first, (recipe.last_epoch or recipe.epochs) + 1):
-            if 0 < recipe.patience <= run.waited:
+            if 0 < recipe.patience <= run.waited or (run.history and stop()):
                 break
             if release(run, method, recipe, epoch) or epoch == first:
                 on_stage(method.describe(network))

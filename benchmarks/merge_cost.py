@@ -1,0 +1,124 @@
+"""Merging many updates of one model: peak memory, and time over reading their bytes and adding them once.
+
+    .venv/bin/python benchmarks/merge_cost.py [--updates 1 10 100] [--channels 16]
+
+Each number of updates is merged in a process of its own, dense updates of every weight of a 3D U-Net, each of a site of
+its own, so that from five on the trimmed mean is taken. What is timed is from the bytes of the delta files to the new
+weights: admission (signature, digests, shapes, finiteness, length), setting aside, clipping and averaging; trying the
+result on the operator's cases is not part of it. Beside it, in the same process: reading each file's bytes and adding
+its tensors, as they are stored, to a sum in float32.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from uuid import UUID
+
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from safetensors.torch import load
+
+from dafne_dante.delta.difference import WeightUpdate
+from dafne_dante.delta.encode import DeltaFacts, encode_delta
+from dafne_dante.delta.signing import public_key_text
+from dafne_dante.durable import read_bounded
+from dafne_dante.federation.admission import admit
+from dafne_dante.federation.contribution import Contribution, contribution_from
+from dafne_dante.federation.merge import merge_updates
+from dafne_dante.federation.spilled import spill
+from dafne_dante.models.build import build_network, canonical_weights
+from dafne_dante.models.global_model import digest_weights
+from dafne_dante.models.plan import ModelPlan
+from dafne_dante.types import Weights
+
+LABELS = ("grey matter", "white matter")
+FAMILY = UUID(int=7)
+MOST_BYTES = 2**31
+
+
+def base_weights(channels: int) -> Weights:
+    """The weights of a U-Net with five levels, drawn."""
+    torch.manual_seed(0)
+    plan = ModelPlan("unet3d", LABELS, 1, (32,) * 3, (1.0,) * 3, (32,) * 3, levels=5, first_channels=channels)
+    return canonical_weights(plan, dict(build_network(plan).state_dict()))
+
+
+def write_deltas(folder: Path, base: Weights, count: int) -> None:
+    """Deltas of as many sites, one file each, and the list of their keys."""
+    keys, dice = [], dict.fromkeys(("mean", *LABELS), 0.5)
+    facts = DeltaFacts("Brain", FAMILY, "1", digest_weights(base), "full", 4, LABELS, dice, dice)
+    for number in range(count):
+        key = Ed25519PrivateKey.generate()
+        keys.append(public_key_text(key))
+        moves = [
+            WeightUpdate(name, 1e-3 * torch.randn_like(tensor))
+            for name, tensor in base.items()
+            if tensor.is_floating_point()
+        ]
+        (folder / f"{number}.delta").write_bytes(encode_delta(moves, facts, key))
+    (folder / "keys.json").write_text(json.dumps(keys))
+
+
+def read_and_add(paths: list[Path]) -> float:
+    """Seconds to read each file and add its tensors."""
+    begin = time.perf_counter()
+    total: dict[str, torch.Tensor] = {}
+    for path in paths:
+        for name, tensor in load(path.read_bytes()).items():
+            total[name] = total[name] + tensor.float() if name in total else tensor.float()
+    return time.perf_counter() - begin
+
+
+def merge(folder: Path, base: Weights, keys: list[str], paths: list[Path]) -> float:
+    """Seconds to admit and merge."""
+    begin = time.perf_counter()
+    seen: set[str] = set()
+    contributions: list[Contribution] = []
+    for path in paths:
+        delta = admit(
+            read_bounded(path, max_bytes=MOST_BYTES), bases={digest_weights(base): base}, trusted_keys=keys,
+            seen_update_ids=seen, model_id=FAMILY, labels=LABELS, max_norm_ratio=10.0,
+        )  # fmt: skip
+        made = contribution_from(delta)
+        aside = spill(delta.updates, folder / f"{path.stem}.aside")
+        contributions.append(Contribution(made.update_id, made.public_key, made.base_sha256, made.cases, aside))
+        seen.add(made.update_id)
+        del delta, made
+    merge_updates(base, contributions)
+    return time.perf_counter() - begin
+
+
+def measure(folder: Path, channels: int) -> None:
+    """Merge what lies in the folder, and print a row as JSON."""
+    base = base_weights(channels)
+    keys = json.loads((folder / "keys.json").read_text())
+    paths = sorted(folder.glob("*.delta"))
+    seconds = merge(folder, base, keys, paths)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"updates": len(paths), "seconds": seconds, "mebibytes": peak, "added": read_and_add(paths)}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, nargs="*", default=[1, 10, 100])
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--folder", type=Path, help="(for the processes of this script)")
+    wanted = parser.parse_args()
+    if wanted.folder:
+        measure(wanted.folder, wanted.channels)
+        sys.exit()
+    for count in wanted.updates:
+        with tempfile.TemporaryDirectory() as temporary:
+            write_deltas(Path(temporary), base_weights(wanted.channels), count)
+            command = [sys.executable, __file__, "--folder", temporary, "--channels", str(wanted.channels)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+        row = json.loads(done.stdout)
+        print(
+            f"{count:4} updates: {row['mebibytes']:.0f} MiB, {row['seconds'] / count * 1e3:.0f} ms an update, "
+            f"{row['seconds'] / row['added']:.1f} of reading and adding ({row['added'] / count * 1e3:.0f} ms)"
+        )

@@ -11,6 +11,7 @@ from dafne_dante.cli import (
     bundle_commands,
     case_commands,
     federation_commands,
+    job_commands,
     key_commands,
     model_commands,
     outbox_commands,
@@ -18,6 +19,7 @@ from dafne_dante.cli import (
     server_commands,
 )
 from dafne_dante.cli.demo_command import demo
+from dafne_dante.cli.nightly_command import nightly
 from dafne_dante.cli.output import run_guarded
 from dafne_dante.cli.plan_command import plan
 from dafne_dante.cli.train_command import train
@@ -46,12 +48,14 @@ for command in (
     federation_commands.merge,
     server_commands.serve,
     withdraw,
+    nightly,
     demo,
 ):
     application.command()(command)
 application.command(hidden=True)(worker)
 application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")
+application.add_typer(job_commands.jobs, name="jobs")
 application.add_typer(outbox_commands.outbox, name="outbox")
 application.add_typer(publish_commands.publish, name="publish")
 application.add_typer(audit_commands.audit, name="audit")

@@ -139,11 +139,15 @@ class JobQueue:
         due = [job for job in unfinished if is_due(job, now_s) and job.model_type not in busy]
         return left + due
 
+    def held(self) -> list[Job]:
+        """Running jobs whose holder lives."""
+        now_s = self._clock()
+        return [job for job in self.jobs(finished=False) if job.state == "running" and not self._is_left(job, now_s)]
+
     def silent(self, longer_than_s: float) -> list[Job]:
         """Running jobs whose holder lives and has not been heard of for so long; it hangs, or the machine slept."""
         now_s = self._clock()
-        running = [job for job in self.jobs(finished=False) if job.state == "running"]
-        return [job for job in running if not self._is_left(job, now_s) and now_s - job.heartbeat_s > longer_than_s]
+        return [job for job in self.held() if now_s - job.heartbeat_s > longer_than_s]
 
     def claim(self, job_id: str, holder: str) -> Job | None:
         """Take a job that is queued, whenever it is due, or whose holder is gone; None when another one has it.
@@ -202,6 +206,15 @@ class JobQueue:
                 rows.put(job)
         return job
 
+    def put_back(self, job_id: str) -> Job:
+        """A running job that was interrupted on purpose, and whose holder is gone, is anybody's; no try is counted."""
+        with self._database.writing() as rows:
+            job = _found(rows, job_id)
+            if job.state == "running" and self._is_left(job, self._clock()):
+                job = replace(job, holder="", attempts=0)
+                rows.put(job)
+        return job
+
     @contextmanager
     def working(self, model_type: str, *, wait_s: float = 10.0) -> Iterator[None]:
         """The lock of a model type, which ends with its process; TrainingError while another one has it."""
@@ -219,7 +232,7 @@ class JobQueue:
             lock.release()
 
     def _is_left(self, job: Job, now_s: float) -> bool:
-        return self._census.is_gone(job.holder, now_s - job.heartbeat_s)
+        return not job.holder or self._census.is_gone(job.holder, now_s - job.heartbeat_s)
 
 
 def jobs_folder(settings: Settings) -> Path:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
-from threading import Thread
+from threading import Lock, Thread
 from typing import IO
 
 from dafne_dante.config import Settings
@@ -61,7 +61,7 @@ class WorkerProcess:
         self._folder, self._silence_s = queue.folder_of(job_id), silence_s
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
-        self._over, self._asked_s = Flag(), 0.0
+        self._over, self._asked_s, self._lock = Flag(), 0.0, Lock()
         self._beat, self._heard_s = (0, 0.0), time.monotonic()
 
     def start(self) -> None:
@@ -74,7 +74,8 @@ class WorkerProcess:
         """Follow the job's worker, from its first event on; start one where the job has none."""
         file = EventFile(self._folder / EVENTS_FILE)
         job = self._queue.get(self._job_id)
-        if job.state == "queued" or (job.state == "running" and _is_left(job)):
+        left = job.state == "running" and _is_left(job)
+        if job.state == "queued" or (left and not job.wish):  # with a wish, the thread decides
             self._spawn()
         self._follow(file)
 
@@ -114,6 +115,18 @@ class WorkerProcess:
         """Follow it no longer; the worker goes on."""
         self._over.set()
 
+    def pause(self) -> Job:
+        """End the worker, and let anybody go on with the job later, from its last epoch; waits up to three seconds."""
+        with self._lock:
+            self._over.set()
+            job = self._queue.get(self._job_id)
+            if job.state == "running":
+                end_holder(job.holder, wait_s=_END_S)
+            elif job.state == "queued" and self._process is not None:
+                self._process.terminate()
+            self._reap()
+            return self._queue.put_back(self._job_id)
+
     def _spawn(self) -> None:
         threads = str(threads_for(self._settings.worker))
         variables = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
@@ -132,7 +145,8 @@ class WorkerProcess:
     def _watch(self, file: EventFile) -> None:
         while not self._over.wait(_LOOK_S):
             try:
-                ended = not self._look_after(self._queue.get(self._job_id))
+                with self._lock:
+                    ended = self._over.is_set() or not self._look_after(self._queue.get(self._job_id))
                 for event in file.take():
                     self._events.put(event)
             except DanteError as error:

@@ -1,0 +1,349 @@
+"""A nightly run improves what is new, in its window, and leaves the machine when somebody needs it."""
+
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from queues import OTHER, TYPE, WORKER, Jobs
+
+from dafne_dante.config import NightlySettings, Settings, WorkerSettings, load_settings, write_settings
+from dafne_dante.errors import SettingsError, TrainingError
+from dafne_dante.federation.accounts import Accounts
+from dafne_dante.federation.running import RunningServer
+from dafne_dante.federation.shelf import Shelf
+from dafne_dante.plugin import machine, nightly
+from dafne_dante.plugin.job_states import JobOptions
+from dafne_dante.plugin.jobs import jobs_folder, open_jobs
+from dafne_dante.plugin.keeping import keep_studies
+from dafne_dante.plugin.night import choose_models, window_at
+from dafne_dante.plugin.nightly import plan_night, run_night
+from dafne_dante.plugin.worker import newest_case_ns
+
+DAY = datetime(2026, 11, 23, tzinfo=timezone.utc)
+
+
+def at(hours, day=0):
+    """A moment of that day."""
+    return DAY + timedelta(days=day, hours=hours)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "hours", "is_now", "begin"),
+    [
+        ("20:00", "06:00", 21, True, 20),
+        ("20:00", "06:00", 3, True, -4),
+        ("20:00", "06:00", 6, False, -4),
+        ("20:00", "06:00", 12, False, -4),
+        ("20:00", "06:00", 20, True, 20),
+        ("01:00", "05:00", 2, True, 1),
+        ("01:00", "05:00", 0.5, False, -23),
+        ("01:00", "05:00", 5, False, 1),
+        ("00:00", "00:00", 13, True, 0),
+    ],
+)
+def test_the_window_may_go_over_midnight(start, stop, hours, is_now, begin):
+    window = window_at(NightlySettings(start=start, stop=stop), at(hours))
+    assert (window.is_now, window.begin) == (is_now, at(begin))
+
+
+class Site:
+    """A queue, a machine that does as a test says, cases that were kept, and workers that do every job at once."""
+
+    def __init__(self, folder, monkeypatch, **nightly_settings):
+        self.settings = Settings(folder=folder, nightly=NightlySettings(**nightly_settings))
+        self.jobs = Jobs(jobs_folder(self.settings))
+        self.power, self.idle, self.saved, self.moment = True, True, [], at(21)
+        self.paused, self.worked, self.ends = [], [], "done"
+        monkeypatch.setattr(nightly, "_saved_ns", lambda settings: list(self.saved))
+        monkeypatch.setattr(nightly, "_ASK_MACHINE_S", -1.0)
+
+    def is_on_power(self):
+        return self.power
+
+    def is_idle(self):
+        return self.idle
+
+    def options(self, **changes):
+        return {"machine": self, "now": lambda: self.moment, **changes}
+
+    def plan(self, **changes):
+        return plan_night(self.settings, self.jobs.queue, **self.options(**changes))
+
+    def run(self, **changes):
+        wanted = self.options(make_worker=lambda job_id: FakeWorker(self, job_id), **changes)
+        return run_night(self.settings, self.jobs.queue, **wanted)
+
+    def done(self, model_type, until_ns, state="done"):
+        queue = self.jobs.queue
+        job = queue.claim(queue.add(model_type, "button").job_id, WORKER)
+        queue.finish(job.job_id, WORKER, state, "", learned_until_ns=until_ns)
+
+
+class FakeWorker:
+    """Ends its job at once, or never, as the site says."""
+
+    def __init__(self, site, job_id):
+        self.site, self.job_id = site, job_id
+
+    def start(self):
+        queue = self.site.jobs.queue
+        self.site.worked.append(queue.get(self.job_id).model_type)
+        queue.claim(self.job_id, OTHER)
+        if self.site.ends:
+            queue.finish(self.job_id, OTHER, self.site.ends, "", learned_until_ns=10**19 // 2)
+
+    def wait(self, timeout_s):
+        self.site.moment += timedelta(minutes=10)
+        return bool(self.site.ends)
+
+    def take(self):
+        return []
+
+    def pause(self):
+        self.site.jobs.census.gone.add(OTHER)
+        self.site.paused.append(self.job_id)
+        return self.site.jobs.queue.put_back(self.job_id)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    return Site(tmp_path, monkeypatch)
+
+
+def test_models_with_new_cases_are_worked_on_most_cases_first(site):
+    for name, until_ns in (("old", 30), ("few", 20), ("many", 5)):
+        site.done(name, until_ns)
+    site.saved = [10, 20, 30]
+    plan = site.plan()
+    assert [(one.model_type, one.why) for one in plan.chosen] == [("many", "3 new cases"), ("few", "1 new case")]
+    assert [(one.model_type, one.why) for one in plan.left] == [("old", "no new case since the last job")]
+    assert site.run().jobs[0].trigger == "nightly"
+    assert site.worked == ["many", "few"]
+    assert site.run().jobs == (), "nothing is new after it"
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_what_failed_is_not_tried_again_with_the_same_cases(site, state):
+    site.done(TYPE, 0, state)
+    kept_ns = int(site.jobs.clock() * 1e9)
+    site.saved = [kept_ns - 1]
+    assert site.plan().chosen == ()
+    site.saved.append(kept_ns + 1)
+    assert site.plan().chosen[0].why == "1 new case"
+
+
+def test_a_job_that_waits_or_was_interrupted_is_done_as_it_is(site):
+    waits = site.jobs.queue.add("waits", "saved", JobOptions(epochs=3))
+    interrupted = site.jobs.running("interrupted")
+    held = site.jobs.queue.claim(site.jobs.queue.add("held", "button").job_id, OTHER)
+    site.jobs.census.gone.add(WORKER)
+    plan = site.plan()
+    assert [(one.job_id, one.why) for one in plan.chosen] == [
+        (interrupted.job_id, "a job was interrupted"),
+        (waits.job_id, "a job waits"),
+    ]
+    assert [(one.model_type, one.why) for one in plan.left] == [(held.model_type, "another process works on it")]
+
+
+def test_a_model_that_was_never_improved_is_worked_on_when_it_is_named(site):
+    site.saved = [1]
+    assert site.plan().chosen == ()
+    assert [one.model_type for one in site.plan(also=("new",)).chosen] == ["new"]
+
+
+def test_what_a_person_named_by_folders_is_improved_from_the_kept_cases_at_night(site):
+    job = site.jobs.queue.add(TYPE, "button", JobOptions(data=("a", "b"), epochs=7))
+    site.jobs.queue.claim(job.job_id, WORKER)
+    site.jobs.queue.finish(job.job_id, WORKER, "done", "")
+    chosen, _ = choose_models(site.jobs.queue.jobs(), [1], ())
+    assert chosen[0].options == JobOptions(epochs=7)
+
+
+@pytest.mark.parametrize(
+    ("power", "idle", "hours", "why"),
+    [
+        (False, True, 21, "the machine runs on its battery"),
+        (True, False, 21, "somebody uses the machine"),
+        (True, True, 12, "it is not between 20:00 and 06:00"),
+    ],
+)
+def test_a_run_does_nothing_where_it_may_not(site, power, idle, hours, why):
+    site.jobs.queue.add(TYPE, "saved")
+    site.power, site.idle, site.moment = power, idle, at(hours)
+    assert site.run().plan.refused == why
+    assert site.worked == []
+    assert site.run(at_once=True).plan.refused == "", "a person may say otherwise"
+    assert site.worked == [TYPE]
+
+
+def test_what_is_allowed_is_not_asked(tmp_path, monkeypatch):
+    site = Site(tmp_path, monkeypatch, only_on_power=False, only_when_idle=False)
+    site.power = site.idle = False
+    assert site.plan().refused == ""
+
+
+def test_a_missed_window_is_made_up_for_once_and_only_while_nobody_is_there(site):
+    site.run()
+    site.jobs.queue.add(TYPE, "saved")
+    site.moment = at(12, day=1)
+    assert site.run().plan.refused, "last night's run was"
+    site.moment, site.idle = at(12, day=2), False
+    assert site.run().plan.refused == "somebody uses the machine"
+    site.idle = True
+    assert site.plan().catching_up
+    assert site.run().plan.refused == ""
+    assert site.worked == [TYPE]
+    assert site.run().plan.refused.startswith("it is not between")
+
+
+def test_the_first_call_in_the_day_makes_up_for_nothing(site):
+    site.jobs.queue.add(TYPE, "saved")
+    site.moment = at(12)
+    assert site.run().plan.refused
+    assert site.run().plan.refused
+
+
+def test_the_budget_ends_a_job_that_goes_on_the_next_night(tmp_path, monkeypatch):
+    site = Site(tmp_path, monkeypatch, max_minutes=30)
+    site.ends = ""
+    site.jobs.queue.add(TYPE, "saved")
+    site.jobs.queue.add("later", "saved")
+    night = site.run()
+    assert night.ended_early == "the time is over"
+    assert site.moment <= at(21.5)
+    [job] = night.jobs
+    assert (job.state, job.holder, job.attempts) == ("running", "", 0)
+    assert site.plan().chosen[0].why == "a job was interrupted"
+
+
+def test_the_end_of_the_window_ends_the_run(site):
+    site.ends, site.moment = "", at(5.6, day=1)
+    site.jobs.queue.add(TYPE, "saved")
+    assert site.run().ended_early == "the time is over"
+    assert at(6, day=1) <= site.moment < at(6.2, day=1)
+
+
+@pytest.mark.parametrize("what", ["power", "idle"])
+def test_somebody_who_comes_gets_the_machine(site, what):
+    site.ends = ""
+    site.jobs.queue.add(TYPE, "saved")
+
+    class Leaves(FakeWorker):
+        def wait(self, timeout_s):
+            setattr(site, what, False)
+            return False
+
+    night = run_night(
+        site.settings, site.jobs.queue, **site.options(make_worker=lambda job_id: Leaves(site, job_id))
+    )  # fmt: skip
+    assert night.ended_early in ("the machine runs on its battery", "somebody uses the machine")
+    assert len(site.paused) == 1
+
+
+def test_of_two_runs_the_second_is_refused(site):
+    site.jobs.queue.add(TYPE, "saved")
+
+    class Inner(FakeWorker):
+        def start(self):
+            with pytest.raises(TrainingError, match="no other nightly run"):
+                site.run()
+            super().start()
+
+    run_night(site.settings, site.jobs.queue, **site.options(make_worker=lambda job_id: Inner(site, job_id)))
+    assert site.worked == [TYPE]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"begun_s": "x"}', '{"begun_s": null}', "[" * 4000])
+def test_a_damaged_memory_is_as_none(site, content):
+    site.jobs.queue.add(TYPE, "saved")
+    (jobs_folder(site.settings) / "nightly.json").write_text(content)
+    assert not site.plan().catching_up
+    assert site.run().plan.refused == ""
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ('start = "24:00"', "nightly.start must be a time of day"),
+        ('stop = "6:00"', "nightly.stop must be a time of day"),
+        ("start = 20", "start must be a text"),
+        ("max_minutes = 0", "max_minutes must be a number from 1"),
+        ('only_on_power = "yes"', "only_on_power must be true or false"),
+    ],
+)
+def test_settings_of_the_night_are_checked(tmp_path, lines, fault):
+    (tmp_path / "settings.toml").write_text(f"[nightly]\n{lines}\n")
+    with pytest.raises(SettingsError, match=fault):
+        load_settings(tmp_path, {})
+
+
+def test_settings_of_the_night_come_back_as_they_were_written(tmp_path):
+    wanted = Settings(
+        tmp_path,
+        nightly=NightlySettings("01:30", "05:00", 60.0, only_on_power=False, only_when_idle=False),
+        worker=WorkerSettings(2, 1.5),
+    )
+    write_settings(wanted)
+    assert load_settings(tmp_path, {}) == wanted
+
+
+def test_this_machine_answers():
+    here = machine.SystemMachine()
+    assert isinstance(here.is_on_power(), bool)
+    assert isinstance(here.is_idle(), bool)
+
+
+def test_a_terminal_that_was_just_used_is_told(tmp_path):
+    (tmp_path / "pts").mkdir()
+    assert machine._terminal_silence_s(tmp_path) is None
+    (tmp_path / "pts" / "0").write_text("")
+    assert machine._terminal_silence_s(tmp_path) < 60
+
+
+@pytest.fixture
+def federation(tmp_path, trained):
+    """A running server with a type, and the settings of a site that keeps cases of another scanner."""
+    shelf = Shelf(tmp_path / "server")
+    shelf.add_type(TYPE, {"dafne_dante": {"delta": 1}})
+    shelf.publish_copy(TYPE, trained / "base.model")
+    key = Accounts(tmp_path / "server").add_user("site", access=[TYPE])
+    with RunningServer(tmp_path / "server") as server:
+        settings = Settings(
+            tmp_path / "configuration", server.url, key, timeout_s=60.0, worker=WorkerSettings(threads=1)
+        )  # fmt: skip
+        write_settings(settings)
+        keep_studies([trained / "new"], settings, say=lambda words: None)
+        yield shelf, settings
+
+
+def test_a_night_from_kept_cases_to_a_delta_on_the_server(federation, command):
+    shelf, settings = federation
+    queue = open_jobs(settings)
+    queue.add(TYPE, "saved", JobOptions(epochs=3, upload=True))
+    code, out, _ = command("nightly", "--dry-run", "--now", "--json")
+    assert (code, json.loads(out)["chosen"]) == (0, [{"type": TYPE, "why": "a job waits"}])
+    assert shelf.uploads(TYPE) == []
+    code, out, err = command("nightly", "--now", "--json")
+    assert code == 0, err
+    [told] = json.loads(out)["jobs"]
+    assert (told["state"], told["type"]) == ("done", TYPE)
+    assert len(shelf.uploads(TYPE)) == 1
+    [job] = queue.jobs()
+    assert job.learned_until_ns == newest_case_ns(settings) > 0
+    code, out, _ = command("nightly", "--now", "--json")
+    assert json.loads(out)["left"] == [{"type": TYPE, "why": "no new case since the last job"}]
+    code, out, _ = command("jobs", "list", "--all")
+    assert (code, "done" in out and TYPE in out) == (0, True)
+    assert command("jobs", "cancel", job.job_id)[0] == 1
+
+
+def test_jobs_are_listed_shown_and_cancelled(command, tmp_path):
+    assert command("jobs", "list")[1] == "no job\n"
+    assert command("jobs", "show", "abcd")[0] == 1
+    queue = open_jobs(Settings(tmp_path / "configuration"))
+    job = queue.add(TYPE, "saved")
+    assert job.job_id in command("jobs", "list")[1]
+    shown = json.loads(command("jobs", "show", job.job_id[:8], "--json")[1])
+    assert (shown["state"], shown["trigger"], shown["progress"]) == ("queued", "saved", {})
+    assert json.loads(command("jobs", "cancel", job.job_id[:8], "--json")[1])["state"] == "cancelled"
+    assert command("jobs", "list")[1] == "no job\n"

@@ -16,6 +16,7 @@ from dafne_dante.cli import (
     model_commands,
     outbox_commands,
     publish_commands,
+    schedule_commands,
     server_commands,
 )
 from dafne_dante.cli.demo_command import demo
@@ -58,6 +59,7 @@ application.add_typer(key_commands.keys, name="keys")
 application.add_typer(job_commands.jobs, name="jobs")
 application.add_typer(outbox_commands.outbox, name="outbox")
 application.add_typer(publish_commands.publish, name="publish")
+application.add_typer(schedule_commands.schedule, name="schedule")
 application.add_typer(audit_commands.audit, name="audit")
 application.add_typer(server_commands.server, name="server")
 application.add_typer(bundle_commands.bundle, name="bundle")

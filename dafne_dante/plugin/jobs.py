@@ -8,7 +8,7 @@ Invariants
 - A job is claimed in one transaction; from then on only the holder of that claim changes it. Whoever lost it (it was
   taken over) is told so by the next call.
 - Whoever works holds the model type's lock (`working`) before it claims, so that never two work, whatever is thought of
-  the other's process (a clock that is set anew changes when it seems to have begun).
+  the other's process.
 - A running job is taken over only when its holder is gone; after `MAX_ATTEMPTS` claims it fails instead, so that a job
   that kills its worker ends.
 """

@@ -175,19 +175,20 @@ def _work(
     worker, asked_s = seams.make_worker(job_id), time.monotonic()
     worker.start()
     over, early = False, ""
-    while not over:
-        over = worker.wait(_LOOK_S)
-        for event in worker.take():
-            seams.tell(model_type, event)
-        if seams.now() >= plan.until:
-            early = "the time is over"
-        elif not at_once and time.monotonic() - asked_s > _ASK_MACHINE_S:
-            asked_s = time.monotonic()
-            early = _refused_by(seams.machine, settings, catching_up=plan.catching_up)
-        if early and not over:
+    try:
+        while not over and not early:
+            over = worker.wait(_LOOK_S)
+            for event in worker.take():
+                seams.tell(model_type, event)
+            if seams.now() >= plan.until:
+                early = "the time is over"
+            elif not at_once and time.monotonic() - asked_s > _ASK_MACHINE_S:
+                asked_s = time.monotonic()
+                early = _refused_by(seams.machine, settings, catching_up=plan.catching_up)
+    finally:
+        if not over:  # also when a person stops the run
             worker.pause()
-            return early
-    return ""
+    return early
 
 
 def _refused_by(machine: Machine, settings: Settings, *, catching_up: bool) -> str:

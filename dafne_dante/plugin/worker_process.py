@@ -190,6 +190,7 @@ class WorkerProcess:
             self._events.put(Event("ended", time.time(), {"state": "cancelled", "told": "cancelled"}))
             return False
         self._events.put(Event("stage", time.time(), {"words": "the worker ended; another one goes on"}))
+        self._asked_s = 0.0  # this one knows from its first moment, and has all the time to measure
         self._spawn()
         return True
 

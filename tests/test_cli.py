@@ -119,7 +119,9 @@ def test_improve_inspect_apply(command, trained, tmp_path):
     assert summary["dice_before"].keys() == summary["dice_after"].keys() == {"mean", "ball", "box"}
     assert (summary["method"], summary["epochs"], summary["cases"]) == ("lora", 3, 4)
     assert summary["delta_bytes"] == (out / "update.delta").stat().st_size
-    assert {path.name for path in out.iterdir()} == {"improved.model", "update.delta", "history.csv", "summary.json"}
+    assert {path.name for path in out.iterdir()} == {
+        *("improved.model", "update.delta", "history.csv", "summary.json", "report.html"),
+    }
     described = answer(command("inspect", out / "update.delta", "--json"))
     assert (described["kind"], described["signature_valid"], described["method"]) == ("delta", True, "lora")
     assert "no image" in described["statement"]

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from sites import NEW_SCANNER, snapshot, without_voxels, write_cases
 
+from dafne_dante.config import load_settings
+from dafne_dante.plugin.collecting import CaseRequest, collect_cases
+
 
 @pytest.fixture
 def watched(tmp_path):
@@ -88,3 +91,17 @@ def test_with_nothing_named_and_nothing_kept_a_person_is_told_what_to_do(command
     assert (code, out) == (1, "")
     assert "--data" in err
     assert "cases add" in err
+
+
+def test_what_is_kept_is_learned_from_beside_what_is_named(command, watched, tmp_path):
+    settings, wish = load_settings(tmp_path / "configuration"), {"labels": ("ball", "box"), "contrasts": 1}
+    new = write_cases(tmp_path / "new", (72, 81), **NEW_SCANNER)
+    together = CaseRequest((new,), with_kept=True)
+    assert len(collect_cases(together, settings, **wish).cases) == 2, "nothing is kept yet"
+    scan(command)
+    found = collect_cases(together, settings, **wish)
+    assert len(found.cases) == 5
+    assert len({case.case_id for case in found.cases}) == 5, "c72 is one study, wherever it lies"
+    assert [taken.name for taken in found.taken][:2] == ["c72", "c81"]
+    assert len(found.left) == 1
+    assert len(collect_cases(CaseRequest((new,)), settings, **wish).cases) == 2

@@ -48,6 +48,9 @@ def improve(
     report: Annotated[
         Path | None, typer.Option(help="Another file for the report, an HTML page; report.html in OUT when left out.")
     ] = None,
+    with_kept: Annotated[
+        bool, typer.Option("--with-kept", help="Learn from the cases that the site keeps as well as from DATA.")
+    ] = False,
     series: Series = None,
     skip_faulty: SkipFaulty = False,
     as_json: Json = False,
@@ -72,7 +75,7 @@ def improve(
     client = _client(server) if server else None
     if bundle is not None:
         client, server = client_of_bundle(bundle, settings)
-    cases = CaseRequest(tuple(data or ()), series, skip_faulty)
+    cases = CaseRequest(tuple(data or ()), series, skip_faulty, with_kept)
     chosen: Form = "lora-channel" if form == "lora-channel" else "lora-shared"
     request = ImprovementRequest(
         cases, out, base, model_type, method, epochs, seed, upload and bundle is None, resume, rank, chosen, schedule,

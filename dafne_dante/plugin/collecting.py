@@ -32,11 +32,14 @@ class CaseRequest:
         paths: folders and files, of any kind and mixed; none for the cases that the site keeps.
         series: the DICOM series to use, by UID or description; None for those that labels refer to.
         skip_faulty: leave single studies of a dataset instead of all of it.
+        with_kept: beside what is named also the cases that the site keeps, so that earlier corrections are not
+            forgotten; of equal images the named one counts.
     """
 
     paths: tuple[Path, ...] = ()
     series: str | None = None
     skip_faulty: bool = False
+    with_kept: bool = False
 
 
 def collect_cases(
@@ -72,10 +75,11 @@ def survey_cases(
 
 def _find(request: CaseRequest, settings: Settings, say: Callable[[str], None]) -> tuple[Found, Reading]:
     wishes = settings.annotations
-    if request.paths:
-        return find_studies_in(request.paths, series=request.series), reading_of(wishes)
+    named = find_studies_in(request.paths, series=request.series) if request.paths else Found()
+    if request.paths and not (request.with_kept and store_exists(settings)):
+        return named, reading_of(wishes)
     store, key = _kept(settings, say)
-    return find_stored_studies(store), reading_of(wishes, key)
+    return named + find_stored_studies(store), reading_of(wishes, key)
 
 
 def _kept(settings: Settings, say: Callable[[str], None]) -> tuple[CaseStore, bytes]:

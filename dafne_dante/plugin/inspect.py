@@ -1,6 +1,6 @@
 """What a file holds, before it leaves the house: for a `.model` or a `.delta`, as JSON values and in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ def _begins_like_a_delta(content: bytes) -> bool:
 
 
 def describe_in_words(description: Mapping[str, Any]) -> str:
-    """The description as lines for a person; tables of weights one row each."""
+    """The description as lines for a person; a table of weights with one row each."""
     lines: list[str] = []
     for name, value in description.items():
         if name == "weights":
-            lines += ["weights:", *(f"  {_row(row)}" for row in value)]
+            lines += ["", *_table([_HEAD, *(_row(row) for row in value)]), ""]
         elif name != "statement":
             lines.append(f"{name.replace('_', ' ')}: {_text(value)}")
     if "statement" in description:
@@ -46,10 +46,23 @@ def describe_in_words(description: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(row: Mapping[str, Any]) -> str:
-    rank = "" if row["rank"] is None else f" rank {row['rank']}"
-    stored = f"{'/'.join(row['dtype'])}, {row['bytes']} bytes"
-    return f"{row['weight']}: {row['kind']}{rank}, {stored}, length {row['length']:.4g}"
+_HEAD = ("weight", "kind", "rank", "stored as", "bytes", "length")
+_LEFT = 4
+"""So many columns are texts; the others are numbers, which end in one line."""
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    rank = "-" if row["rank"] is None else str(row["rank"])
+    return (row["weight"], row["kind"], rank, "/".join(row["dtype"]), str(row["bytes"]), f"{row['length']:.4g}")
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    return ["  ".join(_cell(row[column], column, widths[column]) for column in range(len(_HEAD))) for row in rows]
+
+
+def _cell(text: str, column: int, width: int) -> str:
+    return text.ljust(width) if column < _LEFT else text.rjust(width)
 
 
 def _text(value: Any) -> str:

@@ -20,7 +20,7 @@ LAYERS = (
     ("delta",),
     ("federation",),
     ("plugin",),
-    ("__main__", "cli", "demo", "host"),
+    ("__main__", "benchmark", "cli", "demo", "host"),
     ("",),
 )
 MAX_LINES = 400

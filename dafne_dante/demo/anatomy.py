@@ -52,6 +52,7 @@ class Anatomy:
         t1: T1-weighted intensity, 0 to 1, 0 outside the brain.
         brain: share of the voxel that is brain.
         grey, white: share of the voxel that is grey or white matter.
+        template_mm: (3, X, Y, Z), where in the template the voxel's tissue comes from.
         affine: of the fine grid.
     """
 
@@ -59,6 +60,7 @@ class Anatomy:
     brain: Field
     grey: Field
     white: Field
+    template_mm: Field
     affine: Affine
 
 
@@ -73,12 +75,13 @@ def individual(subject_seed: int, fine_mm: float) -> Anatomy:
     shape = tuple(int(n) for n in np.ceil((_HIGHEST_MM - _LOWEST_MM) / fine_mm))
     displacement = _displacement_mm(subject_seed, shape)
     centres = np.indices(shape, dtype=np.float32) * fine_mm + affine[:3, 3, None, None, None]
+    template_mm = centres + displacement
     # The template's axes are RAS with 1 mm voxels: its voxel index is a shift of the position.
-    position = (centres + displacement + to_voxel[:, None, None, None]).astype(np.float32)
+    position = (template_mm + to_voxel[:, None, None, None]).astype(np.float32)
     t1, brain, grey, white = (
         ndimage.map_coordinates(volume, position, order=1, mode="constant", cval=0.0) for volume in volumes
     )
-    return Anatomy(t1, brain, grey, white, affine)
+    return Anatomy(t1, brain, grey, white, template_mm.astype(np.float32), affine)
 
 
 def smooth_field(random: np.random.Generator, shape: tuple[int, ...], smoothing_mm: float) -> Field:

@@ -11,6 +11,8 @@ Terms
   ones). So every image of every hospital is resampled by stock preprocessing: one that already had the model's spacing
   would not be, and would be z-scored over other voxels than all others (spline traces around the brain count there).
 
+- marking: what is labelled in an individual, and what it does to the body, such as a lesion.
+
 Invariants: intensities are positive in the brain and 0 outside (stock clients crop to what is positive); one seed, one
 image, bit for bit; a voxel's centre, by the affine, is the centre of what was averaged into it.
 """
@@ -18,20 +20,31 @@ image, bit for bit; a voxel's centre, by the affine, is the centre of what was a
 import gzip
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from dafne_dante.demo.anatomy import LABELS, Anatomy, individual, smooth_field
+from dafne_dante.demo.anatomy import LABELS, Anatomy, Field, individual, smooth_field
 from dafne_dante.durable import make_folder, write_atomically
 from dafne_dante.types import Affine, Segmentation, Volume
 
-__all__ = ["SCANNER_A", "SCANNER_B", "SCANNER_C", "Scanner", "SimulatedCase", "make_case", "write_hospital"]
+__all__ = [
+    "SCANNER_A",
+    "SCANNER_B",
+    "SCANNER_C",
+    "Marked",
+    "Marking",
+    "Scanner",
+    "SimulatedCase",
+    "make_case",
+    "mark_tissues",
+    "write_hospital",
+]
 
 _FINE_VOXELS = 2
 """Fine voxels along an in-plane voxel."""
@@ -59,6 +72,17 @@ class SimulatedCase(NamedTuple):
     affine: Affine
 
 
+class Marked(NamedTuple):
+    """The body that is seen, and for each label the share (X, Y, Z) of the fine voxel that it fills."""
+
+    anatomy: Anatomy
+    shares: tuple[Field, ...]
+
+
+Marking = Callable[[Anatomy, int], Marked]
+"""From an individual and its seed to what is labelled in it."""
+
+
 SCANNER_A = Scanner("A", contrast=((0.0, 0.0), (1.0, 1.0)), noise=0.02)
 """Plain T1 with a little noise."""
 SCANNER_B = Scanner(
@@ -73,7 +97,14 @@ SCANNER_C = Scanner("C", contrast=((0.0, 0.0), (1.0, 1.0)), bias=0.6, noise=0.08
 """T1 from a weak coil: bias, strong noise, slices twice as thick."""
 
 
-def make_case(scanner: Scanner, subject_seed: int, voxel_mm: float = 4.0) -> SimulatedCase:
+def mark_tissues(anatomy: Anatomy, subject_seed: int) -> Marked:
+    """Grey and white matter (LABELS) of the body as it is."""
+    return Marked(anatomy, (anatomy.grey, anatomy.white))
+
+
+def make_case(
+    scanner: Scanner, subject_seed: int, voxel_mm: float = 4.0, *, mark: Marking = mark_tissues
+) -> SimulatedCase:
     """See the subject through the scanner, with voxels of about `voxel_mm` in-plane (see: field of view).
 
     Raises:
@@ -81,13 +112,13 @@ def make_case(scanner: Scanner, subject_seed: int, voxel_mm: float = 4.0) -> Sim
     """
     random = np.random.default_rng([subject_seed, zlib.crc32(scanner.name.encode())])
     view = 1 + (1 if subject_seed % 2 else -1) * random.uniform(*_VIEW_SPREAD)
-    anatomy = individual(subject_seed, voxel_mm * view / _FINE_VOXELS)
+    anatomy, shares = mark(individual(subject_seed, voxel_mm * view / _FINE_VOXELS), subject_seed)
     block = (_FINE_VOXELS, _FINE_VOXELS, _FINE_VOXELS * scanner.slice_factor)
     signal = _block_mean(_signal(scanner, anatomy, random), block)
     inside = _block_mean(anatomy.brain, block) > 0.5
     image = np.where(inside, np.maximum(_rician(signal, scanner.noise, random) * _BRIGHTEST, 1.0), 0.0)
-    grey, white = _block_mean(anatomy.grey, block), _block_mean(anatomy.white, block)
-    return SimulatedCase(image.astype(np.float32), _label(grey, white, inside), _blocked_affine(anatomy.affine, block))
+    labels = _label(np.stack([_block_mean(share, block) for share in shares]), inside)
+    return SimulatedCase(image.astype(np.float32), labels, _blocked_affine(anatomy.affine, block))
 
 
 def write_hospital(folder: Path, scanner: Scanner, subjects: Sequence[int], *, voxel_mm: float = 4.0) -> Path:
@@ -136,12 +167,10 @@ def _rician(signal: Volume, sigma: float, random: np.random.Generator) -> Volume
     return np.hypot(real, imaginary)
 
 
-def _label(grey: Volume, white: Volume, inside: npt.NDArray[np.bool_]) -> Segmentation:
-    """Where a tissue fills more than half of the voxel, and more of it than the other one."""
-    labels = np.zeros(grey.shape, dtype=np.uint8)
-    labels[inside & (grey > 0.5) & (grey > white)] = 1
-    labels[inside & (white > 0.5) & (white >= grey)] = 2
-    return labels
+def _label(shares: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> Segmentation:
+    """Where a label fills more than half of the voxel, and more of it than the others; of equals the last one."""
+    last = len(shares) - shares[::-1].argmax(axis=0)
+    return np.where(inside & (shares.max(axis=0) > 0.5), last, 0).astype(np.uint8)
 
 
 def _block_mean(volume: Volume, block: tuple[int, int, int]) -> Volume:

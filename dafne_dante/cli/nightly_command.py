@@ -26,7 +26,7 @@ def nightly(
     configuration: Annotated[Path | None, typer.Option(help="The configuration folder.", hidden=True)] = None,
     as_json: Json = False,
 ) -> None:
-    """Improve every model that has new annotations, within the window and the budget of [nightly]."""
+    """Improve every model that has new annotations, within the window and the budget of the nightly settings."""
     from dafne_dante.plugin.jobs import open_jobs
     from dafne_dante.plugin.nightly import plan_night, run_night
 

@@ -19,7 +19,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the files and com
 
 @schedule.command()
 def install(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Set the nightly run up, at the beginning of the window of [nightly]."""
+    """Set the nightly run up, at the beginning of the window in the nightly settings."""
     from dafne_dante.plugin.schedule import setting_up
 
     plan = _plan()

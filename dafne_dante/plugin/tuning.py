@@ -43,7 +43,7 @@ from dafne_dante.training.loop import FitResult, fit
 from dafne_dante.training.prepared import Prepare, PreparedCase, prepare_cases
 from dafne_dante.training.recipe import Recipe
 
-__all__ = ["Tuned", "Tuning", "tune"]
+__all__ = ["Tuned", "Tuning", "smallest_updates", "tune"]
 
 _STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _WINDOWS_TO_CHOOSE_BY = 64
@@ -94,6 +94,13 @@ class Tuned:
 def tune(tuning: Tuning, division: Division) -> Tuned:
     """Tune the base on the cases; errors are those of `loop.fit`."""
     return _cross_fitted(tuning, division) if division.is_cross_fit else _held_out(tuning, division)
+
+
+def smallest_updates(
+    base: GlobalModel, updates: Sequence[WeightUpdate], held_out: Sequence[PreparedCase]
+) -> tuple[WeightUpdate, ...]:
+    """The updates, whole in length, as small as they may be by the rule of this module."""
+    return compressed(updates, _residual_allowed([_Measure(base, held_out)], [updates]))
 
 
 def _held_out(tuning: Tuning, division: Division) -> Tuned:

@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeHost
 
 import dafne_dante
-from dafne_dante.config import AnnotationSettings, Settings
+from dafne_dante.config import AnnotationSettings, NightlySettings, Settings, WorkerSettings
 from dafne_dante.host.protocol import API_VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -83,12 +83,19 @@ def test_triggers_that_are_not_available_are_not_registered(tmp_path):
     assert all(states[action["trigger"]] == "available" for action in MANIFEST["actions"])
 
 
+SECTIONS = {"annotations": AnnotationSettings, "nightly": NightlySettings, "worker": WorkerSettings}
+
+
 def test_settings_are_those_of_the_package_with_the_same_defaults():
     properties = MANIFEST["settings"]["properties"]
-    described = {name: entry["default"] for name, entry in properties.items() if name != "annotations"}
-    plain = {item.name: item.default for item in fields(Settings) if item.name not in {"folder", "annotations"}}
+    described = {name: entry["default"] for name, entry in properties.items() if name not in SECTIONS}
+    plain = {item.name: item.default for item in fields(Settings) if item.name not in {"folder", *SECTIONS}}
     assert described == {**plain, "run_model_code": []}
     assert plain["run_model_code"] == ()
-    annotations = {name: entry["default"] for name, entry in properties["annotations"]["properties"].items()}
-    assert annotations == {**asdict(AnnotationSettings()), "folders": [], "ignore": []}
-    jsonschema.Draft202012Validator(MANIFEST["settings"]).validate({**described, "annotations": annotations})
+    inner = {
+        name: {setting: entry["default"] for setting, entry in properties[name]["properties"].items()}
+        for name in SECTIONS
+    }
+    assert inner["annotations"] == {**asdict(AnnotationSettings()), "folders": [], "ignore": []}
+    assert (inner["nightly"], inner["worker"]) == (asdict(NightlySettings()), asdict(WorkerSettings()))
+    jsonschema.Draft202012Validator(MANIFEST["settings"]).validate({**described, **inner})

@@ -3,9 +3,9 @@
 Terms
 - common peak of a group: the highest selection Dice that any of its methods reached in any epoch. A method *reaches* it
   with the first epoch whose selection Dice is at least 85 % of the common peak.
-- saved: the share of the epochs or seconds of training from scratch that a method does not need. Where scratch never
-  reaches the peak, all that it took counts, so that the truth is larger; where the method does not, nothing is saved
-  that could be told.
+- saved: the share of the epochs or seconds of training from scratch that a method does not need; below 0 where it needs
+  more. Who does not reach the peak counts with all that it took: of scratch, so that at least so much is saved, of the
+  method, so that it is at most so much. Where neither does, nothing can be told.
 
 Invariants: only groups in which both methods have an outcome are compared; a pair is of one group, so differences and
 shares are taken before means.
@@ -13,6 +13,7 @@ shares are taken before means.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from dafne_dante.benchmark.outcome import CurvePoint, Outcome
 from dafne_dante.benchmark.protocol import Cell, Group
@@ -52,12 +53,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Saving:
-    """Shares of epochs, clock seconds and processor seconds that a method saved; `at_least` where scratch never came."""
+    """Shares of epochs, clock and processor seconds that a method saved; `bound` says which way they are off."""
 
     epochs: float
     seconds: float
     processor_seconds: float
-    at_least: bool
+    bound: Literal["", "≥", "≤"]
 
 
 def make_rows(outcomes: Mapping[Cell, Outcome]) -> list[Row]:
@@ -69,9 +70,8 @@ def make_rows(outcomes: Mapping[Cell, Outcome]) -> list[Row]:
             members.setdefault(group, {})[cell.method] = outcome
     rows: list[Row] = []
     for group, by_method in members.items():
-        peak = max(
-            (point.dice for one in by_method.values() for point in one.curve if point.dice is not None), default=None
-        )
+        dice = [point.dice for one in by_method.values() for point in one.curve if point.dice is not None]
+        peak = max(dice, default=None)
         rows += [Row(group, name, one, peak, _reached(one, peak)) for name, one in by_method.items()]
     return rows
 
@@ -85,15 +85,16 @@ def grouped(rows: Iterable[Row]) -> dict[Group, dict[str, Row]]:
 
 
 def saved(row: Row, scratch: Row) -> Saving | None:
-    """What the method saved against training from scratch, in the same group; None where it does not reach the peak."""
-    if row.reached is None:
+    """What the method saved against training from scratch, in the same group; None where neither reaches the peak."""
+    if row.reached is None and scratch.reached is None:
         return None
+    own = row.reached or row.outcome.curve[-1]
     other = scratch.reached or scratch.outcome.curve[-1]
     return Saving(
-        1 - row.reached.epoch / other.epoch,
-        1 - _ratio(row.reached.seconds, other.seconds),
-        1 - _ratio(row.reached.processor_seconds, other.processor_seconds),
-        scratch.reached is None,
+        1 - own.epoch / other.epoch,
+        1 - _ratio(own.seconds, other.seconds),
+        1 - _ratio(own.processor_seconds, other.processor_seconds),
+        "≥" if scratch.reached is None else "≤" if row.reached is None else "",
     )
 
 

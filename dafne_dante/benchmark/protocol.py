@@ -14,12 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dafne_dante.benchmark.splits import Pretraining
+from dafne_dante.benchmark.splits import PRETRAININGS, Pretraining
 from dafne_dante.errors import SettingsError
 
-__all__ = ["FROM_NOTHING", "Cell", "Effort", "Grid", "Group", "check_name", "shots_in_words"]
+__all__ = ["FROM_NOTHING", "Cell", "Effort", "Grid", "Group", "check_name", "parse_shots", "shots_in_words"]
 
 FROM_NOTHING = ("scratch", "dante-scratch")
+_PARTS = 5
+_MOST_DIGITS = 6
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,40}")
 
 
@@ -47,6 +49,16 @@ class Cell:
         """The cell in one word, for example contrast_full_rich_lora_0."""
         return f"{self.target}_{shots_in_words(self.shots)}_{self.pretraining or 'none'}_{self.method}_{self.seed}"
 
+    @staticmethod
+    def from_name(name: str) -> "Cell":
+        """The cell of this name; SettingsError where it is none."""
+        parts = name.split("_")
+        fits = len(parts) == _PARTS and all(_NAME.fullmatch(part) for part in parts)
+        if not fits or parts[2] not in {"none", *PRETRAININGS} or not parts[4].isdecimal():
+            raise SettingsError(f"expected the name of a cell, found {name[:60]!r}")
+        pretraining = next((one for one in PRETRAININGS if one == parts[2]), None)
+        return Cell(parts[0], parse_shots(parts[1]), pretraining, parts[3], int(parts[4]))
+
     def groups(self, pretrainings: Sequence[Pretraining]) -> list[Group]:
         """Those that the cell belongs to, of these pretrainings."""
         mine = [one for one in pretrainings if self.pretraining in {None, one}]
@@ -62,7 +74,7 @@ class Effort:
         pretraining_epochs: of the base models, with as many steps as `train` takes.
     """
 
-    epochs: int = 10
+    epochs: int = 9
     steps_per_epoch: int = 8
     batch_size: int = 2
     pretraining_epochs: int = 16
@@ -79,7 +91,7 @@ class Grid:
     targets: tuple[str, ...]
     methods: tuple[str, ...]
     shots: tuple[int | None, ...] = (None, 1, 2, 4)
-    pretrainings: tuple[Pretraining, ...] = ("small", "rich")
+    pretrainings: tuple[Pretraining, ...] = PRETRAININGS
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
@@ -114,3 +126,12 @@ def check_name(name: str) -> str:
 def shots_in_words(shots: int | None) -> str:
     """As in tables and on the command line: full, 1, 2, ..."""
     return "full" if shots is None else str(shots)
+
+
+def parse_shots(text: str) -> int | None:
+    """The shots that `shots_in_words` gave; SettingsError for anything else."""
+    if text == "full":
+        return None
+    if not text.isdecimal() or len(text) > _MOST_DIGITS or int(text) < 1:
+        raise SettingsError(f"expected shots as full or a number from 1, found {text[:60]!r}")
+    return int(text)

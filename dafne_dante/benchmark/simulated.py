@@ -1,8 +1,8 @@
 """Source and target domains from real MRI through simulated scanners (see `demo.anatomy` for what is real).
 
-Terms: the source is plain T1 with grey and white matter labelled. Each target differs from it in one way: the contrast
-is inverted; the coil is weak and uneven; slices are thick; other structures are labelled; lesions have grown in the
-white matter, and they alone are labelled.
+Terms: the source is plain T1 with five structures labelled (see `structures`). Each target differs from it in one way:
+the contrast is inverted; the coil is weak and uneven; slices are thick; other structures are labelled; lesions have
+grown in the white matter, and they alone are labelled.
 
 Invariants: the source's individuals are nobody's in a target; a target's are the same ones in every target, so that
 targets differ in what was done to them and in nothing else.
@@ -16,9 +16,15 @@ import numpy as np
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.benchmark.domain import Domain
-from dafne_dante.benchmark.structures import LESION_LABELS, STRUCTURE_LABELS, mark_lesions, mark_structures
-from dafne_dante.demo.anatomy import LABELS
-from dafne_dante.demo.scanners import SCANNER_A, Marking, Scanner, make_case, mark_tissues
+from dafne_dante.benchmark.structures import (
+    LESION_LABELS,
+    NEW_LABELS,
+    SOURCE_LABELS,
+    mark_lesions,
+    mark_new,
+    mark_structures,
+)
+from dafne_dante.demo.scanners import SCANNER_A, Marking, Scanner, make_case
 from dafne_dante.errors import SettingsError
 from dafne_dante.models.plan import ModelPlan
 
@@ -39,8 +45,8 @@ class _Kind:
     """How a domain is seen and what is labelled in it."""
 
     scanner: Scanner
-    labels: tuple[str, ...] = LABELS
-    mark: Marking = mark_tissues
+    labels: tuple[str, ...] = SOURCE_LABELS
+    mark: Marking = mark_structures
 
 
 _TARGETS: Mapping[str, _Kind] = MappingProxyType(
@@ -48,7 +54,7 @@ _TARGETS: Mapping[str, _Kind] = MappingProxyType(
         "contrast": _Kind(_INVERTED),
         "bias-noise": _Kind(_UNEVEN),
         "thick-slices": _Kind(_THICK),
-        "new-labels": _Kind(SCANNER_A, STRUCTURE_LABELS, mark_structures),
+        "new-labels": _Kind(SCANNER_A, NEW_LABELS, mark_new),
         "lesions": _Kind(SCANNER_A, LESION_LABELS, mark_lesions),
     }
 )
@@ -80,7 +86,7 @@ def simulated_plan(voxel_mm: float) -> ModelPlan:
     """
     return ModelPlan(
         architecture="unet3d",
-        labels=LABELS,
+        labels=SOURCE_LABELS,
         in_channels=1,
         patch=(24, 24, 24),
         spacing_mm=(voxel_mm,) * 3,

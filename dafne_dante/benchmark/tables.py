@@ -32,12 +32,14 @@ def write_results(path: Path, rows: Sequence[Row]) -> None:
 
 def write_curves(path: Path, outcomes: Mapping[Cell, Outcome]) -> None:
     """Write curves.csv; a method from nothing has no pretraining there. StorageError where the disk refuses."""
-    lines = (
-        [cell.target, shots_in_words(cell.shots), cell.pretraining or "", cell.seed, cell.method, point.epoch]
-        + [_text(point.seconds, 3), _text(point.processor_seconds, 3), _text(point.dice)]
+    lines = [
+        [
+            *(cell.target, shots_in_words(cell.shots), cell.pretraining or "", cell.seed, cell.method, point.epoch),
+            *(_text(point.seconds, 3), _text(point.processor_seconds, 3), _text(point.dice)),
+        ]
         for cell, outcome in outcomes.items()
         for point in outcome.curve
-    )
+    ]
     _write(path, _CURVE_COLUMNS, lines)
 
 

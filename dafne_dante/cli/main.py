@@ -19,6 +19,7 @@ from dafne_dante.cli import (
     schedule_commands,
     server_commands,
 )
+from dafne_dante.cli.benchmark_command import benchmark
 from dafne_dante.cli.demo_command import demo
 from dafne_dante.cli.nightly_command import nightly
 from dafne_dante.cli.output import run_guarded
@@ -51,6 +52,7 @@ for command in (
     withdraw,
     nightly,
     demo,
+    benchmark,
 ):
     application.command()(command)
 application.command(hidden=True)(worker)

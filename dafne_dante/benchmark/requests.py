@@ -1,0 +1,121 @@
+"""From what a person asks for to a request: simulated domains, or folders of their own.
+
+Terms: *quick* is one seed, full data and one shot, the rich pretraining, and fewer epochs: five minutes on two cores;
+the default takes less than 40.
+
+Invariants: the source of a request shares nobody with its targets; of the default shots those are left out that some
+folder has too few people for, and the person is told.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dafne_dante.benchmark.benchmark import BenchmarkRequest
+from dafne_dante.benchmark.domain import Domain
+from dafne_dante.benchmark.folders import FolderRequest, named_folders, one_person_one_name, read_folder
+from dafne_dante.benchmark.pretraining import plan_for
+from dafne_dante.benchmark.protocol import Effort, Grid
+from dafne_dante.benchmark.simulated import TARGET_NAMES, simulated_plan, simulated_source, simulated_target
+from dafne_dante.benchmark.splits import PRETRAININGS, Pretraining, most_shots, separate
+from dafne_dante.config import Settings
+from dafne_dante.errors import SettingsError
+
+__all__ = ["Wish", "make_request"]
+
+_METHODS = ("scratch", "full", "lora", "gradual-unfreezing")
+_SHOTS: tuple[int | None, ...] = (None, 1, 2, 4)
+_QUICK_SHOTS: tuple[int | None, ...] = (None, 1)
+_QUICK_PRETRAININGS: tuple[Pretraining, ...] = ("rich",)
+_EFFORT, _QUICK_EFFORT = Effort(), Effort(epochs=8, pretraining_epochs=12)
+_SEEDS, _QUICK_SEEDS = 3, 1
+_VOXEL_MM = 6.0
+_SOURCE_SUBJECTS, _TARGET_SUBJECTS = 16, 13
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asks for; empty and None for the defaults.
+
+    Attributes:
+        targets: names of simulated domains.
+        source, folders: own folders instead; `folders` as NAME=DIR.
+        other_people: whether subjects of the same name in two folders are different people.
+        seeds: how many.
+    """
+
+    out: Path
+    quick: bool = False
+    methods: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    shots: tuple[int | None, ...] = ()
+    seeds: int | None = None
+    epochs: int | None = None
+    jobs: int = 2
+    source: Path | None = None
+    folders: tuple[str, ...] = ()
+    skip_faulty: bool = False
+    other_people: bool = False
+
+
+def make_request(
+    wish: Wish, settings: Settings, *, tell: Callable[[str], None] = lambda text: None
+) -> BenchmarkRequest:
+    """Make or read the cases, and decide what is compared.
+
+    Raises:
+        SettingsError: options that do not go together, or the extra `demo` is not installed.
+        AnnotationError, TrustError, StorageError: see read_folder and separate.
+    """
+    if bool(wish.folders) != (wish.source is not None) or (wish.folders and wish.targets):
+        raise SettingsError("expected --source DIR with --target NAME=DIR, or --targets alone; check the options")
+    own = wish.source is not None
+    tell("reading the folders" if own else "simulating individuals from the ICBM152 template")
+    source, targets = _own_domains(wish, settings) if own else _simulated_domains(wish)
+    seeds = wish.seeds or (_QUICK_SEEDS if wish.quick else _SEEDS)
+    grid = Grid(
+        targets=tuple(target.name for target in targets),
+        methods=wish.methods or _METHODS,
+        shots=_shots(wish, targets, tell),
+        pretrainings=_QUICK_PRETRAININGS if wish.quick else PRETRAININGS,
+        seeds=tuple(range(seeds)),
+    )
+    effort = _QUICK_EFFORT if wish.quick else _EFFORT
+    return BenchmarkRequest(
+        out=wish.out,
+        grid=grid,
+        effort=replace(effort, epochs=wish.epochs) if wish.epochs else effort,
+        source=source,
+        targets={target.name: target for target in targets},
+        plan=plan_for(source) if own else simulated_plan(_VOXEL_MM),
+        jobs=wish.jobs,
+    )
+
+
+def _simulated_domains(wish: Wish) -> tuple[Domain, list[Domain]]:
+    targets = [simulated_target(name, _TARGET_SUBJECTS, _VOXEL_MM) for name in wish.targets or TARGET_NAMES]
+    return separate(simulated_source(_SOURCE_SUBJECTS, _VOXEL_MM), targets), targets
+
+
+def _own_domains(wish: Wish, settings: Settings) -> tuple[Domain, list[Domain]]:
+    def asked(request: FolderRequest) -> FolderRequest:
+        return replace(request, skip_faulty=wish.skip_faulty, other_people=wish.other_people)
+
+    assert wish.source is not None
+    first = read_folder(asked(FolderRequest("source", wish.source)), settings)
+    contrasts = first.cases[0].image.shape[0]
+    others = [read_folder(asked(one), settings, contrasts=contrasts) for one in named_folders(wish.folders)]
+    source, *targets = one_person_one_name([first, *others])
+    return separate(source, targets), targets
+
+
+def _shots(wish: Wish, targets: Sequence[Domain], tell: Callable[[str], None]) -> tuple[int | None, ...]:
+    """Those that were asked for, else the default ones that every target has more people for."""
+    if wish.shots:
+        return wish.shots
+    default = _QUICK_SHOTS if wish.quick else _SHOTS
+    most = min(map(most_shots, targets))
+    possible = tuple(count for count in default if count is None or count < most)
+    if possible != default:
+        tell(f"leaving out shots that are not fewer than all {most} subjects to train on")
+    return possible

@@ -1,0 +1,113 @@
+"""What the methods promise, and whether the outcomes keep it (issue: adaptation).
+
+Terms: a promise is about every setting (target, shots, pretraining); it is kept in those where the means over seeds say
+so. "The better of the two" is LoRA or gradual unfreezing, whichever has the higher mean there.
+
+Invariant: a promise that nothing was measured for is no kept promise; it is not told.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from dafne_dante.benchmark.protocol import shots_in_words
+from dafne_dante.benchmark.summary import BASELINE, Setting, Summary, mean_of
+
+__all__ = ["Promise", "check_promises"]
+
+_PAIR = ("lora", "gradual-unfreezing")
+_FEW = (1, 2)
+
+_Methods = Mapping[str, Summary]
+_Measure = Callable[[_Methods], float | None]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A promise in words, in how many settings it is kept, and the worst setting with its figure."""
+
+    words: str
+    kept: int
+    settings: int
+    worst: str
+
+
+def check_promises(summaries: Mapping[Setting, _Methods]) -> list[Promise]:
+    """Every promise that something was measured for."""
+    promises = [
+        ("LoRA is above scratch in Dice", 0.0, _everywhere, lambda methods: _above(methods, "lora", BASELINE)),
+        (
+            "gradual unfreezing is above scratch in Dice", 0.0, _everywhere,
+            lambda methods: _above(methods, "gradual-unfreezing", BASELINE),
+        ),
+        ("the better of the two is at most 0.005 below full fine-tuning", -0.005, _everywhere, _better_above_full),
+        ("few-shot 1 and 2: the better of the two is 0.10 above scratch", 0.10, _few, _better_above_scratch),
+        ("63.6 % fewer epochs to 85 % of the common peak", 0.636, _everywhere, _epochs_saved),
+        ("70 % fewer seconds to 85 % of the common peak", 0.70, _everywhere, _seconds_saved),
+        ("few-shot: auto forgets at most 0.03 of the source's Dice", -0.03, _few_or_four, _kept_of_source),
+    ]  # fmt: skip
+    found = [_check(words, least, measure, _where(summaries, holds)) for words, least, holds, measure in promises]
+    return [promise for promise in found if promise.settings]
+
+
+def _check(words: str, least: float, measure: _Measure, settings: Mapping[Setting, _Methods]) -> Promise:
+    values = {setting: value for setting, methods in settings.items() if (value := measure(methods)) is not None}
+    worst = min(values, key=lambda setting: values[setting], default=None)
+    told = ""
+    if worst is not None:
+        told = f"{values[worst]:+.3f} ({worst.target}, {shots_in_words(worst.shots)}, {worst.pretraining})"
+    return Promise(words, sum(value >= least for value in values.values()), len(values), told)
+
+
+def _where(summaries: Mapping[Setting, _Methods], holds: Callable[[Setting], bool]) -> dict[Setting, _Methods]:
+    return {setting: methods for setting, methods in summaries.items() if holds(setting)}
+
+
+def _everywhere(setting: Setting) -> bool:
+    return True
+
+
+def _few(setting: Setting) -> bool:
+    return setting.shots in _FEW
+
+
+def _few_or_four(setting: Setting) -> bool:
+    return setting.shots is not None
+
+
+def _above(methods: _Methods, one: str, other: str) -> float | None:
+    dice = [methods[name].dice if name in methods else None for name in (one, other)]
+    return None if dice[0] is None or dice[1] is None else dice[0].mean - dice[1].mean
+
+
+def _better(methods: _Methods) -> str | None:
+    known = {name: dice.mean for name in _PAIR if name in methods and (dice := methods[name].dice) is not None}
+    return max(known, key=lambda name: known[name], default=None)
+
+
+def _better_above_full(methods: _Methods) -> float | None:
+    better = _better(methods)
+    return None if better is None else _above(methods, better, "full")
+
+
+def _better_above_scratch(methods: _Methods) -> float | None:
+    better = _better(methods)
+    return None if better is None else _above(methods, better, BASELINE)
+
+
+def _epochs_saved(methods: _Methods) -> float | None:
+    return max((one.epochs_saved.mean for one in _pair(methods) if one.epochs_saved), default=None)
+
+
+def _seconds_saved(methods: _Methods) -> float | None:
+    return max((one.seconds_saved.mean for one in _pair(methods) if one.seconds_saved), default=None)
+
+
+def _pair(methods: _Methods) -> Iterator[Summary]:
+    return (methods[name] for name in _PAIR if name in methods)
+
+
+def _kept_of_source(methods: _Methods) -> float | None:
+    if "auto" not in methods:
+        return None
+    forgotten = mean_of(methods["auto"].rows, lambda row: row.forgotten)
+    return None if forgotten is None else -forgotten.mean

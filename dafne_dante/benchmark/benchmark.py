@@ -28,7 +28,7 @@ from dafne_dante.models.file import read_model
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.plugin.unfinished import digest_cases
 
-__all__ = ["BenchmarkRequest", "run_benchmark"]
+__all__ = ["BenchmarkRequest", "run_benchmark", "run_cell"]
 
 
 @dataclass(frozen=True, eq=False)

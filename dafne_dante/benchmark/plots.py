@@ -99,22 +99,24 @@ def _dice_bars(summaries: _Summaries, style: _Style) -> Any:
             width = _BAR_SHARE / len(style)
             at = np.arange(len(shots)) + (place + 0.5) * width - _BAR_SHARE / 2
             panel.bar(at, [value for value, _ in values], width * 0.92, color=style[name][0])
-            panel.errorbar(at, *zip(*values, strict=True), fmt="none", ecolor="#666666", capsize=2.5, linewidth=1.2)
+            panel.errorbar(at, *zip(*values, strict=True), fmt="none", ecolor="#777777", capsize=3, linewidth=1.4)
         panel.set_title(target, fontsize=10, loc="left", parse_math=False)
         panel.set_xticks(np.arange(len(shots)), [_shots(count) for count in shots])
         panel.set(ylim=(0, 1))
+        panel.set_axisbelow(True)
         panel.grid(axis="y", alpha=0.3)
     figure.supylabel("Dice on test cases")
     return _with_legend(figure, style, lines=False)
 
 
 def _dice_of(summaries: _Summaries, method: str, target: str, shots: int | None) -> tuple[float, float]:
-    """Mean and half width; NaN and 0 where there is none."""
+    """Mean and half width; NaN, which is not drawn, where there is none."""
     for setting, found in summaries.items():
         if (setting.target, setting.shots) == (target, shots) and method in found:
             interval = found[method].dice
-            return (interval.mean, interval.half_width or 0.0) if interval else (float("nan"), 0.0)
-    return float("nan"), 0.0
+            if interval is not None:
+                return interval.mean, float("nan") if interval.half_width is None else interval.half_width
+    return float("nan"), float("nan")
 
 
 def _bytes_dice(summaries: _Summaries, style: _Style) -> Any:
@@ -130,7 +132,7 @@ def _bytes_dice(summaries: _Summaries, style: _Style) -> Any:
         panel.set_title(target, fontsize=10, loc="left", parse_math=False)
         panel.set(xscale="log", ylim=(0, 1))
         panel.grid(alpha=0.3, which="both")
-    figure.supxlabel("bytes sent")
+    figure.supxlabel("bytes sent (larger marks: more shots)")
     figure.supylabel("Dice on test cases")
     return _with_legend(figure, style, lines=False, markers=True)
 

@@ -41,8 +41,8 @@ def report_text(rows: Sequence[Row], effort: Effort) -> str:
         "Seconds of one thread's work. In brackets in how many of the seeds the method came there, where not in all.",
         _by_setting(summaries, methods, _time),
         f"## Saved against {BASELINE}: epochs, seconds",
-        "At least so much (≥) where scratch never came to 85 % of the common peak in its time, at most so much (≤) where "
-        "the method did not; of seconds of one thread's work.",
+        "At least so much (≥) where scratch never came to 85 % of the common peak in its time, at most so much (≤) "
+        "where the method did not; of seconds of one thread's work.",
         _by_setting(summaries, [name for name in methods if name != BASELINE], _saving),
         "## What it costs, mean over all settings",
         _costs(rows, methods),

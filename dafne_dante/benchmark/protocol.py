@@ -74,10 +74,10 @@ class Effort:
         pretraining_epochs: of the base models, with as many steps as `train` takes.
     """
 
-    epochs: int = 9
+    epochs: int = 8
     steps_per_epoch: int = 8
     batch_size: int = 2
-    pretraining_epochs: int = 16
+    pretraining_epochs: int = 12
 
 
 @dataclass(frozen=True)

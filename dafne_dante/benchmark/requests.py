@@ -1,7 +1,7 @@
 """From what a person asks for to a request: simulated domains, or folders of their own.
 
-Terms: *quick* is one seed, full data and one shot, the rich pretraining, and fewer epochs: five minutes on two cores;
-the default takes less than 40.
+Terms: *quick* is a part of the default: one seed, full data and one shot, the rich pretraining. It takes five minutes
+on two cores, and whoever asks for more in the same folder has that part already; the default takes less than 40.
 
 Invariants: the source of a request shares nobody with its targets; of the default shots those are left out that some
 folder has too few people for, and the person is told.
@@ -27,7 +27,6 @@ _METHODS = ("scratch", "full", "lora", "gradual-unfreezing")
 _SHOTS: tuple[int | None, ...] = (None, 1, 2, 4)
 _QUICK_SHOTS: tuple[int | None, ...] = (None, 1)
 _QUICK_PRETRAININGS: tuple[Pretraining, ...] = ("rich",)
-_EFFORT, _QUICK_EFFORT = Effort(), Effort(epochs=8, pretraining_epochs=12)
 _SEEDS, _QUICK_SEEDS = 3, 1
 _VOXEL_MM = 6.0
 _SOURCE_SUBJECTS, _TARGET_SUBJECTS = 16, 13
@@ -80,11 +79,10 @@ def make_request(
         pretrainings=_QUICK_PRETRAININGS if wish.quick else PRETRAININGS,
         seeds=tuple(range(seeds)),
     )
-    effort = _QUICK_EFFORT if wish.quick else _EFFORT
     return BenchmarkRequest(
         out=wish.out,
         grid=grid,
-        effort=replace(effort, epochs=wish.epochs) if wish.epochs else effort,
+        effort=Effort(epochs=wish.epochs) if wish.epochs else Effort(),
         source=source,
         targets={target.name: target for target in targets},
         plan=plan_for(source) if own else simulated_plan(_VOXEL_MM),

@@ -79,6 +79,7 @@ def test_results_hold_every_measure(killed):
     assert int(table["lora"]["sent_bytes"]) < 0.7 * int(table["scratch"]["sent_bytes"])
     assert len((out / "curves.csv").read_text().splitlines()) == 1 + 2 * 2
     assert "| one | 1 | rich |" in (out / "results.md").read_text()
+    assert not (out / "work").exists()
     assert all(matplotlib.image.imread(out / name).shape[2] == 4 for name in PLOTS)
 
 

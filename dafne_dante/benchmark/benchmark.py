@@ -69,6 +69,7 @@ def run_benchmark(request: BenchmarkRequest, *, tell: Callable[[str], None] = la
         _pretrain(request, folder, tell)
         outcomes = folder.outcomes()
         faults = _run_missing(request, folder, outcomes, tell)
+        folder.clear_work()
         rows = _write_tables(folder, outcomes)
         write_report(request.out / "results.md", rows, request.effort)
         draw_plots(request.out, rows)

@@ -9,6 +9,7 @@ effort, network and source, and a target's the same cases, or the run is refused
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -63,6 +64,10 @@ class BenchmarkFolder:
     def work(self, cell: Cell) -> Path:
         """A folder for the cell's runner."""
         return self.path / "work" / cell.name
+
+    def clear_work(self) -> None:
+        """Remove what runners left, also those of a run that was killed."""
+        shutil.rmtree(self.path / "work", ignore_errors=True)
 
     def keep(self, cell: Cell, outcome: Outcome) -> None:
         """Finish the cell; StorageError where the disk refuses."""

@@ -80,6 +80,21 @@ def test_folds_are_resumed_where_they_were(run, request_for):
     assert names(request.out) == ["folds.json", "history.csv", "learning_curve.png", "model.model"]
 
 
+@pytest.mark.parametrize("stop", [3, 5, 6, 7])
+def test_the_last_stretch_is_resumed_where_it_was(run, request_for, stop):
+    """5 epochs choose the best, 3 go on from it on all studies; stopped before, at the seam, and in the stretch."""
+    whole, seen = run(request_for("whole", epochs=8))
+    assert seen == list(range(1, 9)) and whole.trained.last_stretch == 3
+    assert run(request_for(epochs=8), stop=stop) == (None, seen[:stop])
+    assert ("training-last.checkpoint" in names(request_for().out)) == (stop > 5)
+    torch.rand(3)
+    resumed, seen = run(request_for(epochs=8, resume=True))
+    assert seen == list(range(stop + 1, 9))
+    assert weights(request_for().out) == weights(request_for("whole").out)
+    assert resumed.trained.scores == whole.trained.scores
+    assert names(request_for().out) == ["history.csv", "learning_curve.png", "model.model"]
+
+
 OTHERS = {
     "architecture": {"architecture": "unet3d"},
     "memory-gb": {"memory_gb": 0.4},

@@ -98,6 +98,7 @@ def _described(outcome: "TrainingOutcome") -> dict[str, Any]:
         "cases": outcome.cases,
         "epochs": len(trained.result.history),
         "best_epoch": trained.result.best_epoch,
+        "last_stretch": trained.last_stretch,
         "model_id": str(trained.model.model_id),
         **({"folds": asdict(folds)} if folds else {}),
     }
@@ -105,7 +106,9 @@ def _described(outcome: "TrainingOutcome") -> dict[str, Any]:
 
 def _summary(outcome: "TrainingOutcome") -> str:
     if outcome.folds is None:
-        return f"held-out Dice {in_words(outcome.trained.dice)}"
+        stretch = outcome.trained.last_stretch
+        then = f", before the last {stretch} epochs on all cases" if stretch else ""
+        return f"held-out Dice {in_words(outcome.trained.dice)}{then}"
     told = ", ".join(
         f"{name} {_number(mean)} \N{PLUS-MINUS SIGN} {_number(outcome.folds.spread[name])}"
         for name, mean in outcome.folds.mean.items()

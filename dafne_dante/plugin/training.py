@@ -215,6 +215,7 @@ def _train(
     folds = _measure_folds(request, cases, planned, wish, progress, processes=processes) if request.folds else None
     if folds is None:
         training, held_out = hold_out(cases, share=_HELD_OUT_SHARE, seed=request.seed)
+        wish = replace(wish, last_stretch=True)
     else:
         training, held_out = list(cases), []
         wish = replace(wish, epochs=max(1, round(sum(folds.best_epochs) / len(folds.best_epochs))), patience=0)

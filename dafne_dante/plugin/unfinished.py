@@ -3,8 +3,8 @@
 Terms
 - `training.json`: the network that was planned, and the *choices* that the training was begun with: its options, and
   a digest of the cases.
-- A *checkpoint*: `training.checkpoint` for the model that is written, `fold-N.checkpoint` for a fold; written after
-  every epoch (see `training.checkpoint`, which checks what is in it).
+- A *checkpoint*: `training.checkpoint` for the model that is written, `training-last.checkpoint` for its last stretch,
+  `fold-N.checkpoint` for a fold; written after every epoch (see `training.checkpoint`, which checks what is in it).
 
 Invariants
 - The plan is chosen once: memory that is free at another time changes nothing.
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 CHECKPOINT = "training.checkpoint"
-_FOLDS = "fold-*.checkpoint"
+_OTHERS = ("training-last.checkpoint", "fold-*.checkpoint")
 _PLAN = "training.json"
 _VERSION = 1
 _MAX_PLAN_BYTES = 1 << 20
@@ -135,7 +135,7 @@ def clear(out: Path) -> None:
 
 
 def _checkpoints(out: Path) -> Iterator[Path]:
-    yield from (path for pattern in (CHECKPOINT, _FOLDS) for path in out.glob(pattern))
+    yield from (path for pattern in (CHECKPOINT, *_OTHERS) for path in out.glob(pattern))
 
 
 def _read(path: Path) -> tuple[Planned, dict[str, object]]:

@@ -22,6 +22,7 @@ from dafne_dante.training.defaults import recipe_from_scratch
 from dafne_dante.training.evaluate import Scores, measure_cases
 from dafne_dante.training.hardware import Numerics, choose_device, remembered_numerics
 from dafne_dante.training.history import EpochRecord
+from dafne_dante.training.last_stretch import Stretch, run_last_stretch, split_recipe, stretch_checkpoint
 from dafne_dante.training.loop import FitResult, fit
 from dafne_dante.training.prepared import Prepare, prepare_cases
 from dafne_dante.training.processes import ALONE, Processes
@@ -43,6 +44,7 @@ class ScratchWish:
         patience: epochs without a better one after which training stops; 0 for never.
         on_epoch: is told every finished epoch, and of how many.
         prepare: prepares cases, or remembers them.
+        last_stretch: whether a training with few studies ends on all of them, see `last_stretch`.
     """
 
     cache: Path
@@ -52,18 +54,21 @@ class ScratchWish:
     patience: int = 0
     on_epoch: Callable[[EpochRecord, int], None] = field(default=lambda record, epochs: None, compare=False)
     prepare: Prepare = field(default=prepare_cases, compare=False)
+    last_stretch: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
     """A new model, the rows of its training, and how well it does on the held-out cases, in their own grid.
 
-    `scores` is None where nothing was held out.
+    `scores` is None where nothing was held out. They are of the network before its last stretch of so many epochs, in
+    which it learnt from the held-out cases as well.
     """
 
     model: GlobalModel
     result: FitResult
     scores: Scores | None
+    last_stretch: int = 0
 
     @property
     def dice(self) -> dict[str, float | None]:
@@ -109,8 +114,8 @@ def train_on(
     numerics = processes.from_first(
         lambda: asdict(remembered_numerics(network, plan, batch_size=part.stop - part.start, folder=wish.cache))
     )
-    prepared = wish.prepare(training, plan)
-    recipe = recipe_from_scratch(
+    prepared, unseen = wish.prepare(training, plan), wish.prepare(held_out, plan)
+    whole = recipe_from_scratch(
         epochs=wish.epochs,
         seed=wish.seed,
         numerics=Numerics(**numerics),
@@ -121,18 +126,35 @@ def train_on(
         patience=wish.patience,
         deep_supervision=plan.architecture == "dynunet",
     )
+    recipe, last = whole, None
+    if wish.last_stretch:
+        studies = {case.case_id for case in (*training, *held_out)}
+        recipe, last = split_recipe(whole, studies=len(studies), held_out=len(held_out))
     method = FullFineTuning()
+
+    def tell(record: EpochRecord) -> None:
+        wish.on_epoch(record, whole.epochs)
+
     result = fit(
         network,
         plan,
         method,
         prepared,
-        wish.prepare(held_out, plan),
+        unseen,
         recipe=recipe,
-        on_epoch=lambda record: wish.on_epoch(record, recipe.epochs),
+        on_epoch=tell,
         checkpoint=checkpoint,
         processes=processes,
     )
+    scores = measure_cases(network, plan, held_out, processes=processes) if held_out else None
+    if last is not None:
+        result = run_last_stretch(
+            Stretch(network, plan, method, prepared, unseen, result),
+            last,
+            on_epoch=tell,
+            checkpoint=stretch_checkpoint(checkpoint) if checkpoint is not None else None,
+            processes=processes,
+        )
     method.finish(network)
     model = GlobalModel(
         model_id=uuid4(),
@@ -142,5 +164,4 @@ def train_on(
         metadata=stock_metadata(plan),
         sources=stock_sources(plan),
     )
-    scores = measure_cases(network, plan, held_out, processes=processes) if held_out else None
-    return TrainedModel(model, result, scores)
+    return TrainedModel(model, result, scores, last_stretch=last.epochs if last else 0)

@@ -224,3 +224,36 @@ def test_a_part_without_strength_draws_nothing():
     source, alone = generator(4), generator(4)
     draw = draw_changes(2, PLAN, Strengths(0.5), source)
     assert torch.equal(draw.intensity.gain, draw_intensity(2, 0.5, alone).gain)
+
+
+def test_remapped_tissues_follow_the_line_through_the_knots():
+    """Against numpy.interp; background stays, and so does a sample that was not chosen."""
+    image = torch.randn(4, 1, 5, 6, 7, generator=generator(1))
+    image[:, :, :2] = 0
+    drawn = draw_intensity(4, 0.0, generator(2), remapped=1.0)
+    draw = replace(drawn, remapped=torch.tensor([True, False, True, True]))
+    changed = apply_intensity(image, draw)
+    assert not changed[:, :, :2].any()
+    assert torch.allclose(changed[1], image[1], atol=1e-5)
+    for sample in (0, 2, 3):
+        before, after = image[sample].numpy(), changed[sample][:, 2:].numpy()
+        line = np.interp(before, np.linspace(before.min(), before.max(), 5), draw.knots[sample].numpy())[:, 2:]
+        assert np.allclose(after, (line - line.mean()) / line.std(), atol=1e-4)
+        assert abs(after.mean()) < 1e-4 and abs(after.std() - 1) < 1e-3
+
+
+def test_so_many_samples_are_remapped_as_asked_and_a_part_of_a_batch_like_the_whole():
+    drawn = draw_intensity(2000, 1.0, generator(3), remapped=0.15)
+    assert 240 < int(drawn.remapped.sum()) < 360
+    assert draw_intensity(2, 1.0, generator(3)).knots is None
+    image = torch.randn(6, 1, 4, 4, 4, generator=generator(4))
+    draw = draw_intensity(6, 1.0, generator(5), remapped=0.5)
+    assert 0 < int(draw.remapped.sum()) < 6
+    halves = [apply_intensity(image[part], draw.part(part.start, part.stop)) for part in (slice(0, 3), slice(3, 6))]
+    assert torch.allclose(torch.cat(halves), apply_intensity(image, draw), atol=1e-6)
+
+
+def test_an_even_sample_is_remapped_without_nonsense():
+    image = torch.full((1, 1, 3, 3, 3), 2.0)
+    changed = apply_intensity(image, draw_intensity(1, 0.0, generator(6), remapped=1.0))
+    assert torch.isfinite(changed).all()

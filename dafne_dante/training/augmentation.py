@@ -31,6 +31,8 @@ class Strengths:
         spatial: rotation and scale.
         mirror: whether patches are mirrored where labels allow it.
         often: of the batches, how many the scanner, spatial and mirror parts change; 0 to 1.
+        remapped: of the samples, how many have tissues of other brightnesses altogether (`intensity`); 0 to 1. Needs
+            an intensity above 0.
     """
 
     intensity: float = 0.5
@@ -38,6 +40,7 @@ class Strengths:
     spatial: float = 0.0
     mirror: bool = False
     often: float = 1.0
+    remapped: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,9 @@ def draw_changes(
     return BatchDraw(
         draw_spatial(samples, plan, strengths.spatial, generator, mirror_axes=axes) if moves else None,
         draw_scanner(samples, len(plan.patch), strengths.scanner, generator) if scans else None,
-        draw_intensity(samples, strengths.intensity, generator) if strengths.intensity > 0 else None,
+        draw_intensity(samples, strengths.intensity, generator, remapped=strengths.remapped)
+        if strengths.intensity > 0
+        else None,
     )
 
 

@@ -11,7 +11,7 @@ from dafne_dante.training.augmentation import Strengths
 from dafne_dante.training.hardware import Numerics
 from dafne_dante.training.recipe import Recipe
 
-__all__ = ["recipe_for_adaptation", "recipe_from_scratch"]
+__all__ = ["FROM_SCRATCH", "recipe_for_adaptation", "recipe_from_scratch"]
 
 _GOOD_START = 0.5
 _RATES = {
@@ -27,6 +27,8 @@ _SCRATCH_EPOCHS = 40
 _SCRATCH_RATES = {2: 1e-3, 3: 2e-3}
 _SCRATCH_STEPS = (20, 250)
 _VISITS_FOR_ALL_CHANGES = 100
+FROM_SCRATCH = Strengths(1.0, remapped=0.15)
+"""Of intensities: a new model will meet scanners and sequences that nobody has seen."""
 
 
 def recipe_for_adaptation(
@@ -68,13 +70,14 @@ def recipe_from_scratch(
     """
     epochs = epochs or _SCRATCH_EPOCHS
     steps = min(max(ceil(samples / batch_size), _SCRATCH_STEPS[0]), _SCRATCH_STEPS[1])
-    visits = epochs * steps * batch_size / max(samples, 1)
+    often = min(1.0, epochs * steps * batch_size / max(samples, 1) / _VISITS_FOR_ALL_CHANGES)
+    changes = augmentation or FROM_SCRATCH
     return Recipe(
         epochs=epochs,
         steps_per_epoch=steps,
         batch_size=batch_size,
         learning_rate=_SCRATCH_RATES[dimensions],
-        augmentation=replace(augmentation or Strengths(1.0), often=min(1.0, visits / _VISITS_FOR_ALL_CHANGES)),
+        augmentation=replace(changes, often=often, remapped=often * changes.remapped),
         patience=patience,
         deep_supervision=deep_supervision,
         seed=seed,

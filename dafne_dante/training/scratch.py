@@ -18,7 +18,7 @@ from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.models.stock_functions import stock_metadata, stock_sources
 from dafne_dante.training.augmentation import Strengths
-from dafne_dante.training.defaults import recipe_from_scratch
+from dafne_dante.training.defaults import FROM_SCRATCH, recipe_from_scratch
 from dafne_dante.training.evaluate import Scores, measure_cases
 from dafne_dante.training.hardware import Numerics, choose_device, remembered_numerics
 from dafne_dante.training.history import EpochRecord
@@ -50,7 +50,7 @@ class ScratchWish:
     cache: Path
     epochs: int | None = None
     seed: int = 0
-    augmentation: Strengths = field(default_factory=lambda: Strengths(1.0))
+    augmentation: Strengths = field(default=FROM_SCRATCH)
     patience: int = 0
     on_epoch: Callable[[EpochRecord, int], None] = field(default=lambda record, epochs: None, compare=False)
     prepare: Prepare = field(default=prepare_cases, compare=False)

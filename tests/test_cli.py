@@ -97,6 +97,18 @@ def test_a_prediction_lies_in_the_grid_of_its_image(command, trained, tmp_path):
     assert np.array_equal(np.asarray(masks[0].dataobj), np.asarray(masks[1].dataobj))
 
 
+def test_auto_keeps_to_its_minutes_and_says_why(command, trained, tmp_path):
+    out = tmp_path / "out"
+    code, text, told = command(
+        "improve", "--data", trained / "new", "--base", trained / "base.model", "--out", out, "--minutes", 0.1
+    )
+    assert code == 0, told
+    assert "lora, because there are only 3 studies to learn from; " in told + text
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["method"] == "lora" and 3 <= summary["epochs"] <= 20
+    assert not (out / "choice.json").exists()
+
+
 def test_improve_inspect_apply(command, trained, tmp_path):
     out = tmp_path / "out"
     options = ("--data", trained / "new", "--base", trained / "base.model", "--out", out, "--epochs", 3, "--json")

@@ -28,9 +28,12 @@ def improve(
     ] = None,
     model_type: Annotated[str, typer.Option("--type", help="The model's type on the server.")] = "",
     method: Annotated[
-        str, typer.Option(help="lora or gradual-unfreezing; for comparison full, head, norm or scratch.")
-    ] = "lora",
-    rank: Annotated[int, typer.Option(min=1, help="Of LoRA, at most.")] = 8,
+        str, typer.Option(help="auto, lora or gradual-unfreezing; for comparison full, head, norm or scratch.")
+    ] = "auto",
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="What training may take where the method is auto.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Of LoRA, at most; auto chooses, else 8.")] = None,
     form: Annotated[str, typer.Option(help="Of LoRA: lora-shared, or lora-channel as in the paper.")] = "lora-shared",
     schedule: Annotated[
         str, typer.Option(help="Of gradual unfreezing: phased, paper, or probe (begins where the loss asks most).")
@@ -62,10 +65,11 @@ def improve(
     from dafne_dante.plugin.collecting import CaseRequest, account
     from dafne_dante.plugin.improve import ImprovementRequest, Progress
     from dafne_dante.plugin.improve import improve as run
+    from dafne_dante.training.choice import AUTO
 
     _check_source(base, server, bundle, model_type, upload)
     for value, allowed, option in (
-        (method, METHOD_NAMES, "--method"),
+        (method, (AUTO, *METHOD_NAMES), "--method"),
         (form, CONVOLUTION_FORMS, "--form"),
         (schedule, SCHEDULE_NAMES, "--schedule"),
     ):
@@ -79,7 +83,7 @@ def improve(
     chosen: Form = "lora-channel" if form == "lora-channel" else "lora-shared"
     request = ImprovementRequest(
         cases, out, base, model_type, method, epochs, seed, upload and bundle is None, resume, rank, chosen, schedule,
-        tuple(reference or ()), server or "", report=report,
+        tuple(reference or ()), server or "", report=report, minutes=minutes,
     )  # fmt: skip
     collected: list[Collection] = []
 

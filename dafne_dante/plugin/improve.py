@@ -36,6 +36,7 @@ from dafne_dante.models.build import build_network
 from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
 from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
+from dafne_dante.plugin.choosing import CHOICE, choice_for, choice_kept_beside, situation_of
 from dafne_dante.plugin.collecting import CaseRequest, collect_cases
 from dafne_dante.plugin.delivering import Delivery, deliver
 from dafne_dante.plugin.division import Division, divide, measure_folds
@@ -48,6 +49,7 @@ from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
 from dafne_dante.plugin.thrift import Thrift
 from dafne_dante.plugin.tuning import Tuned, Tuning, tune
+from dafne_dante.training.choice import AUTO
 from dafne_dante.training.defaults import recipe_for_adaptation
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device, remembered_numerics
@@ -56,6 +58,7 @@ from dafne_dante.training.history import EpochRecord, write_history
 __all__ = ["CHECKPOINT", "ImprovementRequest", "Progress", "improve"]
 
 CHECKPOINT = "improvement.checkpoint"
+_RANK = 8
 
 
 @dataclass(frozen=True)
@@ -68,29 +71,30 @@ class ImprovementRequest:
             pulled).
         base: a `.model` file; None pulls the newest version of `model_type` from the server.
         model_type: the type's name on the server; with a base file it only names the type in the delta.
-        method: one of METHOD_NAMES.
+        method: one of METHOD_NAMES, or auto (see `training.choice`).
         epochs: None for the default.
         upload: send the delta when the gate passes.
         resume: go on from the checkpoint in `out`, if there is one; else it is removed.
-        rank, form: of LoRA.
+        rank, form: of LoRA; None for a rank of 8, or what auto chooses.
         schedule: of gradual unfreezing, one of SCHEDULE_NAMES.
         reference: labelled studies of the global model's own domain, on which it is told what was forgotten.
         server: base URL of the client's server; the settings' when left out.
         trigger: what asked for it, for the outbox and the audit log: command, improve-button, nightly, ...
         report: another file for the report; report.html in `out` when left out.
         thrift: how to train where memory is short.
+        minutes: that training may take where auto chooses; None for no limit.
     """
 
     data: CaseRequest
     out: Path
     base: Path | None = None
     model_type: str = ""
-    method: str = "lora"
+    method: str = AUTO
     epochs: int | None = None
     seed: int = 0
     upload: bool = False
     resume: bool = False
-    rank: int = 8
+    rank: int | None = None
     form: Form = "lora-shared"
     schedule: str = "phased"
     reference: tuple[Path, ...] = ()
@@ -98,6 +102,7 @@ class ImprovementRequest:
     trigger: str = "command"
     report: Path | None = None
     thrift: Thrift = field(default_factory=Thrift)
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,17 +155,18 @@ def improve(
         DanteError: any other; no result was written then. The branch says who must act.
     """
     progress, begin = progress or Progress(), time.perf_counter()
-    make_method = _method_maker(request)
-    make_method()  # a choice that cannot be is told before anything is read
+    if request.method != AUTO:
+        _method_maker(request)()  # a choice that cannot be is told before anything is read
     server = _address(request, settings, client)
     check_report_place(request.report)
-    with results_folder(request.out) as folder:
+    with results_folder(request.out) as folder, choice_kept_beside(request.out / CHECKPOINT):
         start = _prepare(request, settings, client, folder, progress)
         # Made before hours of training, so that a folder for keys that cannot be written is told now.
         signing_key = ensure_signing_key(settings.folder)
         if not request.resume:
             _remove_checkpoint(request)
-        outcome = _fine_tune(start, make_method, request, settings, progress)
+        request = _settled(request, start, progress)
+        outcome = _fine_tune(start, _method_maker(request), request, settings, progress)
         progress.stage(outcome.decision.reason)
         tuned = outcome.tuned
         content = encode_delta(tuned.updates, _facts(start, request.method, tuned, _noise(settings)), signing_key)
@@ -250,12 +256,30 @@ def _address(request: ImprovementRequest, settings: Settings, client: Federation
     return checked_address(request.server or settings.server)
 
 
+def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> ImprovementRequest:
+    """The request with a method that is no longer open; auto tells its reason."""
+    if request.method != AUTO:
+        return request
+    model, zero_shot = start.base.model, start.before["mean"] or 0.0
+    choice = choice_for(
+        request.out,
+        lambda: situation_of(
+            model, start.division, zero_shot, minutes=request.minutes, batch_size=request.thrift.batch_size
+        ),
+        resume=request.resume,
+    )
+    progress.stage(choice.why)
+    return replace(
+        request, method=choice.method, rank=request.rank or choice.rank, epochs=request.epochs or choice.epochs
+    )
+
+
 def _method_maker(request: ImprovementRequest) -> Callable[[], Method]:
     """What makes the method that was asked for, anew for each training."""
     if request.method == "gradual-unfreezing":
         return lambda: gradual_unfreezing_by(request.schedule)
     if request.method == "lora":
-        return lambda: method_named("lora", rank=request.rank, form=request.form)
+        return lambda: method_named("lora", rank=request.rank or _RANK, form=request.form)
     return lambda: method_named(request.method)
 
 
@@ -312,7 +336,8 @@ def _reference_dice(start: _Start, improved: GlobalModel) -> Mapping[str, float 
 
 def _remove_checkpoint(request: ImprovementRequest) -> None:
     try:
-        (request.out / CHECKPOINT).unlink(missing_ok=True)
+        for name in (CHECKPOINT, CHOICE):
+            (request.out / name).unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"cannot remove {CHECKPOINT}: {error.strerror or type(error).__name__}") from error
 

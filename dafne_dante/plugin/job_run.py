@@ -25,6 +25,7 @@ from dafne_dante.config import Settings
 from dafne_dante.durable import read_bounded, write_atomically
 from dafne_dante.errors import StorageError, TrainingError, TrainingStoppedError
 from dafne_dante.federation.client import FederationClient, connect
+from dafne_dante.plugin.choosing import CHOICE
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.delivering import Delivery, deliver
 from dafne_dante.plugin.improve import CHECKPOINT, ImprovementRequest, Progress, improve
@@ -189,7 +190,8 @@ def _sweep(out: Path) -> None:
 
 def _forget_checkpoint(out: Path) -> None:
     try:
-        (out / CHECKPOINT).unlink(missing_ok=True)
+        for name in (CHECKPOINT, CHOICE):
+            (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"cannot remove {CHECKPOINT}: {error.strerror or type(error).__name__}") from error
 

@@ -56,7 +56,7 @@ class JobOptions:
     Attributes:
         base: path of the `.model` file to improve; "" pulls the newest of the model type.
         data: folders of labelled studies; none for the cases that the site keeps.
-        method: of adaptation.
+        method: of adaptation, or auto.
         epochs: None for the default.
         seed: of everything that is drawn.
         upload: send the update when the gate passes.
@@ -65,7 +65,7 @@ class JobOptions:
 
     base: str = ""
     data: tuple[str, ...] = ()
-    method: str = "lora"
+    method: str = "auto"
     epochs: int | None = None
     seed: int = 0
     upload: bool = False

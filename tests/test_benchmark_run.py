@@ -214,9 +214,9 @@ def test_options_that_do_not_go_together_are_refused(tmp_path, changes):
 def test_quick_is_one_seed_full_data_and_one_shot(hospitals, tmp_path):
     wish = Wish(tmp_path, source=hospitals / "first", folders=(f"other={hospitals / 'second'}",))
     whole, quick = (make_request(replace(wish, quick=one), Settings(folder=tmp_path)) for one in (False, True))
-    assert len(list(whole.grid.cells())) == 3 * 3 * (1 + 3 * 2)
+    assert len(list(whole.grid.cells())) == 3 * 3 * (1 + 4 * 2)
     cells = list(quick.grid.cells())
-    assert len(cells) == 2 * 4
+    assert len(cells) == 2 * 5
     assert Cell("other", 1, "rich", "lora", 0) in cells
     assert set(cells) < set(whole.grid.cells()), "the default goes on with what quick began"
     assert quick.effort == whole.effort

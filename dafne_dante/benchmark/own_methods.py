@@ -3,6 +3,10 @@
 Invariants: all methods of a group see the same batches (one seed, one sampler) and as many of them; each has the
 learning rate that `training.defaults` documents for it, decided by the base's Dice on the selection cases; test cases
 are looked at when everything is chosen. What is tested is the base plus the update as its receiver would get it.
+
+`auto` is what `improve` does: it chooses one of the others (`training.choice`), and how much of the update is kept by
+the selection cases. Where the target has the source's labels it also learns from two studies of the source, as a site
+can whose operator ships some (`--replay`); no other method sees them.
 """
 
 import time
@@ -28,7 +32,8 @@ from dafne_dante.models.file import serialise_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
 from dafne_dante.models.relabel import relabelled
 from dafne_dante.plugin.apply import updated_model
-from dafne_dante.plugin.tuning import smallest_updates
+from dafne_dante.plugin.tuning import at_best_step, smallest_updates
+from dafne_dante.training.choice import AUTO, Situation, choose
 from dafne_dante.training.defaults import recipe_for_adaptation
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device, remembered_numerics
@@ -36,6 +41,7 @@ from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.loop import FitResult, fit
 from dafne_dante.training.prepared import PreparedCase, prepare_cases
 from dafne_dante.training.recipe import Recipe
+from dafne_dante.training.replay import with_replay
 
 __all__ = ["OwnMethods"]
 
@@ -54,15 +60,17 @@ class OwnMethods:
         same_labels = base_model.plan.labels == split.training[0].labels
         base = base_model if same_labels else relabelled(base_model, split.training[0].labels, seed=cell.seed)
         network = _network(base)
-        recipe = self._recipe(cell, base, network, split)
+        method_name, options, recipe = self._recipe(cell, base, network, split)
+        is_auto = cell.method == AUTO
         zero_shot = evaluate_cases(network, base.plan, split.test)
         source_before = _mean(network, base, split.source_test) if same_labels else None
-        method = method_named(cell.method)
+        method = method_named(method_name, **options)
         selection = prepare_cases(split.selection, base.plan)
-        training = prepare_cases(split.training, base.plan)
+        replay = split.replay if is_auto and same_labels else ()
+        training = with_replay(prepare_cases(split.training, base.plan), prepare_cases(replay, base.plan))
         with PeakMemory(choose_device()) as memory:
             result, curve = _fit(network, base, method, training, selection, recipe=recipe)
-        updates = _updates(base, network, method, selection)
+        updates = _updates(base, network, method, selection, search=is_auto)
         received = _received(base, network, updates)
         tested = _network(received)
         dice = evaluate_cases(tested, received.plan, split.test)
@@ -80,16 +88,24 @@ class OwnMethods:
             source_after=_mean(tested, received, split.source_test) if same_labels else None,
         )
 
-    def _recipe(self, cell: Cell, base: GlobalModel, network: nn.Module, split: Split) -> Recipe:
+    def _recipe(
+        self, cell: Cell, base: GlobalModel, network: nn.Module, split: Split
+    ) -> tuple[str, dict[str, int], Recipe]:
+        """Name and options of the method, and how to train."""
         effort = self.effort
+        zero_shot = evaluate_cases(network, base.plan, split.selection)["mean"] or 0.0
+        name, options = cell.method, {}
+        if name == AUTO:
+            choice = choose(Situation(len(set(split.subjects.training)), zero_shot))
+            name, options = choice.method, {"rank": choice.rank} if choice.method == "lora" else {}
         recipe = recipe_for_adaptation(
-            cell.method,
-            evaluate_cases(network, base.plan, split.selection)["mean"] or 0.0,
+            name,
+            zero_shot,
             epochs=effort.epochs,
             seed=cell.seed,
             numerics=remembered_numerics(network, base.plan, effort.batch_size, self.cache),
         )
-        return replace(recipe, steps_per_epoch=effort.steps_per_epoch, batch_size=effort.batch_size)
+        return name, options, replace(recipe, steps_per_epoch=effort.steps_per_epoch, batch_size=effort.batch_size)
 
 
 def _fit(
@@ -114,13 +130,18 @@ def _fit(
 
 
 def _updates(
-    base: GlobalModel, network: nn.Module, method: Method, selection: list[PreparedCase]
+    base: GlobalModel, network: nn.Module, method: Method, selection: list[PreparedCase], *, search: bool
 ) -> tuple[WeightUpdate, ...] | None:
-    """What would be sent; None of a method that forgets the base, from which no update leads to what it made."""
+    """What would be sent, at its best length where that is searched for.
+
+    None of a method that forgets the base, from which no update leads to what it made.
+    """
     if method.name in FROM_NOTHING:
         return None
     tuned = canonical_weights(base.plan, plain_weights(network))
     updates = take_difference(canonical_weights(base.plan, base.weights), tuned, method.factors(network))
+    if search:
+        updates = at_best_step(base, updates, selection)
     return smallest_updates(base, updates, selection)
 
 

@@ -77,7 +77,7 @@ class Effort:
     epochs: int = 8
     steps_per_epoch: int = 8
     batch_size: int = 2
-    pretraining_epochs: int = 12
+    pretraining_epochs: int = 40
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from dafne_dante.errors import SettingsError
 
 __all__ = ["Wish", "make_request"]
 
-_METHODS = ("scratch", "full", "lora", "gradual-unfreezing")
+_METHODS = ("scratch", "full", "lora", "gradual-unfreezing", "auto")
 _SHOTS: tuple[int | None, ...] = (None, 1, 2, 4)
 _QUICK_SHOTS: tuple[int | None, ...] = (None, 1)
 _QUICK_PRETRAININGS: tuple[Pretraining, ...] = ("rich",)

@@ -9,17 +9,18 @@ from dafne_dante.benchmark.outcome import Runner
 from dafne_dante.benchmark.own_methods import OwnMethods
 from dafne_dante.benchmark.protocol import Effort
 from dafne_dante.errors import SettingsError
+from dafne_dante.training.choice import AUTO
 
 __all__ = ["METHODS", "runner_for"]
 
 _OTHERS: Mapping[str, Callable[[Effort, Path], Runner]] = MappingProxyType({})
 """Methods of other trainers by name, for example dante-lora: what makes the runner from effort and cache folder."""
-METHODS: tuple[str, ...] = (*METHOD_NAMES, *_OTHERS)
+METHODS: tuple[str, ...] = (AUTO, *METHOD_NAMES, *_OTHERS)
 
 
 def runner_for(method: str, effort: Effort, cache: Path) -> Runner:
     """The runner; SettingsError where nobody knows the method."""
-    if method in METHOD_NAMES:
+    if method == AUTO or method in METHOD_NAMES:
         return OwnMethods(effort, cache)
     if method in _OTHERS:
         return _OTHERS[method](effort, cache)

@@ -51,6 +51,7 @@ class Split:
     Attributes:
         training, selection, test: of the target.
         source_test: of the source, for what is forgotten.
+        replay: of the source, which every base learned from; what an operator may ship with a model.
         subjects: the target's parts, its training cut to the shots.
         source_subjects: the source's parts, its training cut to the pretraining.
     """
@@ -59,6 +60,7 @@ class Split:
     selection: tuple[Case, ...]
     test: tuple[Case, ...]
     source_test: tuple[Case, ...]
+    replay: tuple[Case, ...]
     subjects: Parts
     source_subjects: Parts
 
@@ -117,6 +119,7 @@ def split_cases(source: Domain, target: Domain, *, seed: int, shots: int | None,
         selection=target.of(parts.selection),
         test=target.of(parts.test),
         source_test=source.of(source_parts.test),
+        replay=source.of(source_parts.of("small")),
         subjects=Parts(training, parts.selection, parts.test),
         source_subjects=Parts(source_parts.of(pretraining), source_parts.selection, source_parts.test),
     )

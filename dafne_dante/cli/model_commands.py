@@ -42,6 +42,10 @@ def improve(
         list[Path] | None,
         typer.Option(help="Labelled studies of the model's own domain: what was forgotten there is told; repeatable."),
     ] = None,
+    replay: Annotated[
+        list[Path] | None,
+        typer.Option(help="More to learn from, of the model's own domain, so that less is forgotten; repeatable."),
+    ] = None,
     epochs: Epochs = None,
     seed: Seed = 0,
     upload: Annotated[bool, typer.Option("--upload", help="Send the delta when the gate passes.")] = False,
@@ -63,8 +67,8 @@ def improve(
     from dafne_dante.adaptation.lora import CONVOLUTION_FORMS
     from dafne_dante.adaptation.method import METHOD_NAMES
     from dafne_dante.plugin.collecting import CaseRequest, account
-    from dafne_dante.plugin.improve import ImprovementRequest, Progress
     from dafne_dante.plugin.improve import improve as run
+    from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
     from dafne_dante.training.choice import AUTO
 
     _check_source(base, server, bundle, model_type, upload)
@@ -83,7 +87,7 @@ def improve(
     chosen: Form = "lora-channel" if form == "lora-channel" else "lora-shared"
     request = ImprovementRequest(
         cases, out, base, model_type, method, epochs, seed, upload and bundle is None, resume, rank, chosen, schedule,
-        tuple(reference or ()), server or "", report=report, minutes=minutes,
+        tuple(reference or ()), tuple(replay or ()), server or "", report=report, minutes=minutes,
     )  # fmt: skip
     collected: list[Collection] = []
 

@@ -35,7 +35,8 @@ from dafne_dante.models.file import read_model, write_model
 from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.models.predict import predict_segmentation
 from dafne_dante.plugin.collecting import CaseRequest
-from dafne_dante.plugin.improve import ImprovementRequest, improve
+from dafne_dante.plugin.improve import improve
+from dafne_dante.plugin.improvement_request import ImprovementRequest
 from dafne_dante.plugin.summary import ImprovementSummary
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device

@@ -48,7 +48,8 @@ def _start(host: Host) -> None:
 def _improve(host: Host, model: CurrentModel, study: Path) -> None:
     # torch takes seconds to import, and a host that never improves a model never needs it.
     from dafne_dante.plugin.collecting import CaseRequest  # noqa: PLC0415
-    from dafne_dante.plugin.improve import ImprovementRequest, improve  # noqa: PLC0415
+    from dafne_dante.plugin.improve import improve  # noqa: PLC0415
+    from dafne_dante.plugin.improvement_request import ImprovementRequest  # noqa: PLC0415
 
     out = host.result_folder()
     request = ImprovementRequest(

@@ -1,7 +1,7 @@
 """What `auto` chose for one improvement, kept beside its checkpoint so that a resumed one is trained alike.
 
-Where there is a time budget, how long a step takes decides how many epochs there are, and it is never measured twice
-the same; so that choice is written down (`choice.json` in the output folder) before anything is trained, and goes with the
+Where there is a time budget, how long a step takes decides how many epochs there are, and that is never measured twice
+alike; so the choice is written down (`choice.json` in the output folder) before anything is trained, and goes with the
 checkpoint. Without a budget the choice follows from the cases and the model.
 """
 

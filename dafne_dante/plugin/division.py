@@ -6,7 +6,7 @@ that a site with one labelled study can improve a model, too, and everything tha
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -31,10 +31,18 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """All of a site's cases, and one fold of them, or several in which everything is held out once."""
+    """All of a site's cases, and one fold of them, or several in which everything is held out once.
+
+    `replayed` are others' cases, which every training learns from as well and nothing is measured on.
+    """
 
     cases: Sequence[Case]
     folds: tuple[Fold, ...]
+    replayed: Sequence[Case] = ()
+
+    def with_replay(self, cases: Sequence[Case]) -> "Division":
+        """The same division, with these cases to learn from beside the site's."""
+        return replace(self, replayed=cases)
 
     @property
     def is_cross_fit(self) -> bool:

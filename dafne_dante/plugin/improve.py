@@ -15,15 +15,13 @@ Invariants
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dafne_dante.adaptation.gradual import gradual_unfreezing_by
-from dafne_dante.adaptation.low_rank import Form
 from dafne_dante.adaptation.method import method_named
 from dafne_dante.adaptation.protocol import Method
 from dafne_dante.annotations.case import Case
-from dafne_dante.annotations.collect import Collection
 from dafne_dante.config import Settings
 from dafne_dante.delta.encode import DeltaFacts, encode_delta
 from dafne_dante.delta.noise import Noise
@@ -41,81 +39,24 @@ from dafne_dante.plugin.collecting import CaseRequest, collect_cases
 from dafne_dante.plugin.delivering import Delivery, deliver
 from dafne_dante.plugin.division import Division, divide, measure_folds
 from dafne_dante.plugin.gate import GateDecision, decide_gate
+from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
 from dafne_dante.plugin.preparing import cache_for
 from dafne_dante.plugin.report.facts import ReportFacts
 from dafne_dante.plugin.report.measured import Measurements, pair_measurements
 from dafne_dante.plugin.report.writing import REPORT, check_report_place, write_report
 from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
-from dafne_dante.plugin.thrift import Thrift
 from dafne_dante.plugin.tuning import Tuned, Tuning, tune
 from dafne_dante.training.choice import AUTO
 from dafne_dante.training.defaults import recipe_for_adaptation
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device, remembered_numerics
-from dafne_dante.training.history import EpochRecord, write_history
+from dafne_dante.training.history import write_history
 
-__all__ = ["CHECKPOINT", "ImprovementRequest", "Progress", "improve"]
+__all__ = ["CHECKPOINT", "improve"]
 
 CHECKPOINT = "improvement.checkpoint"
 _RANK = 8
-
-
-@dataclass(frozen=True)
-class ImprovementRequest:
-    """What to improve, from what, and where to.
-
-    Attributes:
-        data: which labelled studies to use.
-        out: folder for improved.model, update.delta, history.csv, summary.json and report.html (and base.model when
-            pulled).
-        base: a `.model` file; None pulls the newest version of `model_type` from the server.
-        model_type: the type's name on the server; with a base file it only names the type in the delta.
-        method: one of METHOD_NAMES, or auto (see `training.choice`).
-        epochs: None for the default.
-        upload: send the delta when the gate passes.
-        resume: go on from the checkpoint in `out`, if there is one; else it is removed.
-        rank, form: of LoRA; None for a rank of 8, or what auto chooses.
-        schedule: of gradual unfreezing, one of SCHEDULE_NAMES.
-        reference: labelled studies of the global model's own domain, on which it is told what was forgotten.
-        server: base URL of the client's server; the settings' when left out.
-        trigger: what asked for it, for the outbox and the audit log: command, improve-button, nightly, ...
-        report: another file for the report; report.html in `out` when left out.
-        thrift: how to train where memory is short.
-        minutes: that training may take where auto chooses; None for no limit.
-    """
-
-    data: CaseRequest
-    out: Path
-    base: Path | None = None
-    model_type: str = ""
-    method: str = AUTO
-    epochs: int | None = None
-    seed: int = 0
-    upload: bool = False
-    resume: bool = False
-    rank: int | None = None
-    form: Form = "lora-shared"
-    schedule: str = "phased"
-    reference: tuple[Path, ...] = ()
-    server: str = ""
-    trigger: str = "command"
-    report: Path | None = None
-    thrift: Thrift = field(default_factory=Thrift)
-    minutes: float | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where to tell what happens: what was taken and left, a stage in words, every finished epoch of how many.
-
-    `stop` is asked before every epoch but the first whether to end with the best so far.
-    """
-
-    collected: Callable[[Collection], None] = lambda collection: None
-    stage: Callable[[str], None] = lambda text: None
-    epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None
-    stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,21 +146,29 @@ def _prepare(
     progress.collected(collection)
     division = divide(collection.cases, seed=request.seed)
     progress.stage(division.words)
+    replayed = _of_own_domain(request.replay, request, settings, base.model, progress)
+    if replayed:
+        division = division.with_replay(replayed)
+        progress.stage(f"and {len(replayed)} of the model's own domain, so that less is forgotten")
     network = build_network(plan, base.model.weights).to(choose_device())
     measured = Measurements()
     before = measure_folds([network] * len(division.folds), plan, division, on_case=measured.take)
-    references = _references(request, settings, base.model, progress)
+    references = _of_own_domain(request.reference, request, settings, base.model, progress)
     reference_before = evaluate_cases(network, plan, references) if references else None
     return _Start(base, division, before, measured, references, reference_before)
 
 
-def _references(
-    request: ImprovementRequest, settings: Settings, model: GlobalModel, progress: Progress
+def _of_own_domain(
+    folders: tuple[Path, ...],
+    request: ImprovementRequest,
+    settings: Settings,
+    model: GlobalModel,
+    progress: Progress,
 ) -> Sequence[Case]:
-    """Cases of the global model's own domain, which are never learned from."""
-    if not request.reference:
+    """Cases of the global model's own domain."""
+    if not folders:
         return ()
-    wanted = CaseRequest(request.reference, skip_faulty=request.data.skip_faulty)
+    wanted = CaseRequest(folders, skip_faulty=request.data.skip_faulty)
     plan = model.plan
     found = collect_cases(wanted, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage)
     return found.cases

@@ -28,7 +28,8 @@ from dafne_dante.federation.client import FederationClient, connect
 from dafne_dante.plugin.choosing import CHOICE
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.delivering import Delivery, deliver
-from dafne_dante.plugin.improve import CHECKPOINT, ImprovementRequest, Progress, improve
+from dafne_dante.plugin.improve import CHECKPOINT, improve
+from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.summary import ImprovementSummary
 from dafne_dante.plugin.thrift import Thrift

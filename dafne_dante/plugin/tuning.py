@@ -42,8 +42,9 @@ from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.loop import FitResult, fit
 from dafne_dante.training.prepared import Prepare, PreparedCase, prepare_cases
 from dafne_dante.training.recipe import Recipe
+from dafne_dante.training.replay import with_replay
 
-__all__ = ["Tuned", "Tuning", "smallest_updates", "tune"]
+__all__ = ["Tuned", "Tuning", "at_best_step", "smallest_updates", "tune"]
 
 _STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _WINDOWS_TO_CHOOSE_BY = 64
@@ -96,6 +97,14 @@ def tune(tuning: Tuning, division: Division) -> Tuned:
     return _cross_fitted(tuning, division) if division.is_cross_fit else _held_out(tuning, division)
 
 
+def at_best_step(
+    base: GlobalModel, updates: Sequence[WeightUpdate], held_out: Sequence[PreparedCase]
+) -> tuple[WeightUpdate, ...]:
+    """The updates as long as does best on the held-out cases; none where the global model should stay."""
+    measure = _Measure(base, held_out)
+    return _scaled(updates, _best_step([[measure(_scaled(updates, step)) for step in _STEPS]]))
+
+
 def smallest_updates(
     base: GlobalModel, updates: Sequence[WeightUpdate], held_out: Sequence[PreparedCase]
 ) -> tuple[WeightUpdate, ...]:
@@ -105,7 +114,7 @@ def smallest_updates(
 
 def _held_out(tuning: Tuning, division: Division) -> Tuned:
     (fold,) = division.folds
-    result, updates = _train(tuning, fold.training, fold.held_out, checkpoint=tuning.checkpoint)
+    result, updates = _train(tuning, [*fold.training, *division.replayed], fold.held_out, checkpoint=tuning.checkpoint)
     return _tuned(tuning, division, result, updates, [updates])
 
 
@@ -115,14 +124,16 @@ def _cross_fitted(tuning: Tuning, division: Division) -> Tuned:
     count = len(division.folds) + 1
     for number, fold in enumerate(division.folds, start=1):
         tuning.on_stage(f"training {number} of {count}")
-        result, updates = _train(tuning, fold.training, fold.held_out, before=results, of=count)
+        result, updates = _train(tuning, [*fold.training, *division.replayed], fold.held_out, before=results, of=count)
         results.append(result)
         found.append(updates)
     history = _mean_history([result.history for result in results])
     best = max(history, key=lambda record: record.score).epoch
     tuning.on_stage(f"training {count}, on all cases, for {best} epoch{'' if best == 1 else 's'}")
     last = replace(tuning, recipe=replace(tuning.recipe, last_epoch=best))
-    _, updates = _train(last, division.cases, (), before=results, of=count, checkpoint=tuning.checkpoint)
+    _, updates = _train(
+        last, division.cases, (), replayed=division.replayed, before=results, of=count, checkpoint=tuning.checkpoint
+    )
     return _tuned(tuning, division, FitResult(history, best), updates, found)
 
 
@@ -155,6 +166,7 @@ def _train(
     training: Sequence[Case],
     held_out: Sequence[Case],
     *,
+    replayed: Sequence[Case] = (),
     before: Sequence[FitResult] = (),
     of: int = 1,
     checkpoint: Path | None = None,
@@ -171,7 +183,7 @@ def _train(
         network,
         tuning.thrift.plan_to_train_by(base.plan),
         method,
-        tuning.prepare(training, base.plan),
+        with_replay(tuning.prepare(training, base.plan), tuning.prepare(replayed, base.plan)),
         tuning.prepare(held_out, base.plan),
         recipe=tuning.recipe,
         on_epoch=tell,

@@ -21,7 +21,8 @@ from dafne_dante.annotations.collect import Collection
 from dafne_dante.annotations.store.opening import open_case_store, store_exists
 from dafne_dante.config import Settings
 from dafne_dante.errors import DanteError, StorageError, TrainingError, TrainingStoppedError
-from dafne_dante.plugin.improve import Progress, improve
+from dafne_dante.plugin.improve import improve
+from dafne_dante.plugin.improvement_request import Progress
 from dafne_dante.plugin.job_holder import own_holder
 from dafne_dante.plugin.job_run import Improve, clear_results, has_checkpoint, run_job
 from dafne_dante.plugin.job_states import Job, State, Wish

@@ -48,8 +48,12 @@ class PatchSampler:
 
     def __init__(self, cases: Sequence[PreparedCase], plan: ModelPlan, seed: int) -> None:
         self._random = np.random.default_rng(seed)
-        padded = [pad_case(cases, number, plan, self._random) for number in range(len(cases))]
-        self._cases = [case for case in padded if case.is_known]
+        # A case that is in the list more than once is drawn more often, and padded once.
+        padded: dict[int, PaddedCase] = {}
+        for number, case in enumerate(cases):
+            if id(case) not in padded:
+                padded[id(case)] = pad_case(cases, number, plan, self._random)
+        self._cases = [padded[id(case)] for case in cases if padded[id(case)].is_known]
         if not self._cases:
             raise NotEnoughCasesError("expected at least one annotated slice to learn from, found none")
         self._queue: list[int] = []

@@ -1,0 +1,21 @@
+"""Cases of the global model's own domain among a site's, so that tuning for the one does not forget the other.
+
+Of all draws a quarter at most is of replayed cases. Measured (inverted contrast, one study of the site, 64 steps, Dice
+on others): no replay 0.787 and 0.22 of the source's Dice lost; a quarter of replay 0.774 and 0.015 lost; half 0.751 and
+nothing lost.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+
+from dafne_dante.training.prepared import PreparedCase
+
+__all__ = ["with_replay"]
+
+_OWN_A_REPLAYED = 3
+
+
+def with_replay(own: Sequence[PreparedCase], replayed: Sequence[PreparedCase]) -> list[PreparedCase]:
+    """What to draw from: the site's own cases, as often as it takes (the same objects), and those replayed once."""
+    times = ceil(_OWN_A_REPLAYED * len(replayed) / len(own)) if replayed and own else 1
+    return [*own] * max(1, times) + [*replayed]

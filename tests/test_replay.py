@@ -1,0 +1,81 @@
+"""Replayed cases: drawn seldom, learned from by every training, never measured on, and what they are for."""
+
+import json
+
+import numpy as np
+import pytest
+from phantoms import make_case, tiny_plan
+from sites import NEW_SCANNER, write_cases
+
+from dafne_dante.config import Settings
+from dafne_dante.plugin import tuning
+from dafne_dante.plugin.collecting import CaseRequest
+from dafne_dante.plugin.improve import improve
+from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
+from dafne_dante.training.prepared import prepare_cases
+from dafne_dante.training.replay import with_replay
+from dafne_dante.training.sampling import PatchSampler
+
+PLAN = tiny_plan()
+
+
+@pytest.mark.parametrize(
+    ("own", "replayed", "times"), [(1, 0, 1), (1, 1, 3), (1, 2, 6), (4, 2, 2), (7, 2, 1), (2, 1, 2)]
+)
+def test_a_quarter_of_the_draws_at_most_is_replayed(own, replayed, times):
+    mine, others = (prepare_cases([make_case(seed) for seed in seeds], PLAN)
+                    for seeds in (range(own), range(50, 50 + replayed)))  # fmt: skip
+    drawn = with_replay(mine, others)
+    assert len(drawn) == own * times + replayed
+    assert {id(case) for case in drawn} == {id(case) for case in (*mine, *others)}
+    assert replayed <= len(drawn) / 4
+
+
+def test_the_sampler_draws_as_often_as_a_case_is_listed():
+    dark, bright = prepare_cases([make_case(1), make_case(2)], PLAN)
+    sampler = PatchSampler(with_replay([dark], [bright]), PLAN, 0)
+    assert len({id(case) for case in sampler._cases}) == 2, "padded once each"
+    often = id(sampler._cases[0])
+    counts = np.bincount([id(sampler._draw_place()[0]) != often for _ in range(400)])
+    assert list(counts) == [300, 100]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_every_training_learns_from_them_and_none_measures_on_them(tmp_path, trained, monkeypatch, count):
+    """With two studies there are three trainings, with five one."""
+    seen = []
+    fit = tuning.fit
+
+    def watched(network, plan, method, training, held_out, **options):
+        seen.append([{case.prepared.image.tobytes() for case in cases} for cases in (training, held_out)])
+        return fit(network, plan, method, training, held_out, **options)
+
+    monkeypatch.setattr(tuning, "fit", watched)
+    said = []
+    own = write_cases(tmp_path / "own", range(30, 30 + count), **NEW_SCANNER)
+    others = write_cases(tmp_path / "others", (71, 72))
+    replayed = {case.prepared.image.tobytes() for case in prepare_cases([make_case(seed) for seed in (71, 72)], PLAN)}
+    request = ImprovementRequest(
+        CaseRequest((own,)), tmp_path / "out", trained / "base.model", epochs=2, replay=(others,)
+    )  # fmt: skip
+    summary = improve(request, Settings(folder=tmp_path / "configuration"), progress=Progress(stage=said.append))
+    assert "and 2 of the model's own domain, so that less is forgotten" in said
+    assert len(seen) == (3 if count == 2 else 1)
+    assert all(replayed <= training and not replayed & held_out for training, held_out in seen)
+    assert summary.cases == count
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["cases"] == count
+
+
+def test_less_is_forgotten(tmp_path, trained):
+    """The base knows one scanner; the site has another, and many epochs of it."""
+    own = write_cases(tmp_path / "own", range(30, 34), **NEW_SCANNER)
+    others, reference = write_cases(tmp_path / "others", (71, 72)), write_cases(tmp_path / "reference", (81, 82))
+    lost = []
+    for replay in ((), (others,)):
+        request = ImprovementRequest(
+            CaseRequest((own,)), tmp_path / f"out{len(replay)}", trained / "base.model", method="full", epochs=10,
+            reference=(reference,), replay=replay,
+        )  # fmt: skip
+        summary = improve(request, Settings(folder=tmp_path / "configuration"))
+        lost.append(summary.reference_before["mean"] - summary.reference_after["mean"])
+    assert lost[1] < lost[0] - 0.01

@@ -3,8 +3,12 @@
 Terms: the configuration folder holds `settings.toml`, the site's signing key and the list of trusted keys. It is
 `DAFNE_DANTE_CONFIG` where that is set, else the platform's folder for user configuration.
 
-Invariants: command line before environment before file; every fault of a file is reported at once; the API key is
-never part of a representation, a message or a log; the settings file is readable by its owner only (0600).
+The site's folder may hold a `settings.toml`, too, which whoever runs the machine writes: DAFNE_DANTE_SITE_CONFIG, else
+the platform's folder for everybody's configuration.
+
+Invariants: command line before environment before the site's file before the user's; every fault of all of them is
+reported at once; the API key is never part of a representation, a message or a log; the settings file is readable by
+its owner only (0600).
 """
 
 import os
@@ -20,6 +24,7 @@ import tomli_w
 
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
 from dafne_dante.errors import SettingsError
+from dafne_dante.settings_values import fault_of, is_key_text, is_proxy_address, parse_text, site_names, typed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,6 +41,7 @@ __all__ = [
     "is_key_text",
     "is_proxy_address",
     "load_settings",
+    "site_folder",
     "write_settings",
 ]
 
@@ -50,7 +56,8 @@ class AnnotationSettings:
     Attributes:
         folders: watched for new studies.
         store: the folder of the sealed case store; None for the platform's own place.
-        labels: label of a model to further names that this site has for it.
+        labels: label of a model to further names that this site has for it; the section `[labels]` of the file, from
+            a site's name to the model's label, says the same the other way round.
         ignore: names of structures that are left out without a word.
         empty_slices: what a slice without any mask means: "background", "unknown", or "auto" for what is usual in
             the kind of source (datasets, DICOM segmentations and structure sets are labelled throughout; what Dafne
@@ -175,22 +182,36 @@ def configuration_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get("DAFNE_DANTE_CONFIG") or platformdirs.user_config_dir("dafne-dante"))
 
 
+def site_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder of the settings that hold for everybody at this machine; nothing is created."""
+    return Path(environment.get("DAFNE_DANTE_SITE_CONFIG") or platformdirs.site_config_dir("dafne-dante"))
+
+
 def load_settings(folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read `settings.toml` of the folder, then let `DAFNE_DANTE_SERVER`, `..._API_KEY`, `..._TIMEOUT_S` replace it.
+    """Read `settings.toml` of the folder, let that of the site replace it, then `DAFNE_DANTE_<NAME>` for any setting.
+
+    In the environment a list or a table is written as in TOML. The names of labels of both files hold together.
 
     Raises:
-        SettingsError: the file is not TOML, or holds unknown or malformed settings; all are listed in one message.
+        SettingsError: a file is not TOML, or holds unknown or malformed settings; all are listed in one message.
     """
     folder = folder or configuration_folder(environment)
-    path = folder / SETTINGS_FILE
-    found = _flatten(_parse(path)) if path.is_file() else {}
-    for name in ("server", "api_key", "timeout_s"):
-        value = environment.get(f"DAFNE_DANTE_{name.upper()}")
-        if value:
-            found[name] = _number_or_text(name, value)
-    values, faults = _checked(found)
-    if faults:
-        raise SettingsError(f"{SETTINGS_FILE} or the environment: " + "; ".join(faults))
+    found: dict[str, Any] = {}
+    faults: list[str] = []
+    for place in dict.fromkeys((folder, site_folder(environment))):
+        path = place / SETTINGS_FILE
+        if path.is_file():
+            document, fault = _parse(path)
+            faults += [fault] if fault else []
+            flat = _flatten(document)
+            flat["labels"] = _both_labels(found.get("labels"), flat.get("labels"))
+            found |= {name: value for name, value in flat.items() if value is not None}
+    for name in (name for names in _SECTIONS.values() for name in names):
+        if value := environment.get(f"DAFNE_DANTE_{name.upper()}"):
+            found[name] = parse_text(name, value)
+    values, more = _checked(found)
+    if faults or more:
+        raise SettingsError(f"{SETTINGS_FILE} or the environment: " + "; ".join(faults + more))
     return Settings(folder=folder, **values)
 
 
@@ -210,26 +231,41 @@ def write_settings(settings: Settings) -> Path:
     return path
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(path: Path) -> tuple[dict[str, Any], str]:
+    """The document, and what is wrong with it."""
     try:
         document: dict[str, Any] = tomllib.loads(read_bounded(path, max_bytes=_MAX_BYTES).decode("utf-8"))
-        return document
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         # The parser's own message may quote the line that holds the key.
         line = re.search(r"line (\d+)", str(error))
         where = f"line {line.group(1)}" if line else "its text"
-        raise SettingsError(f"expected {SETTINGS_FILE} to be TOML, found a fault at {where}; correct it") from None
+        return {}, f"expected {SETTINGS_FILE} to be TOML, found a fault at {where}; correct it"
+    return document, ""
+
+
+def _both_labels(one: Any, other: Any) -> Any:
+    """Two tables of label to names as one; what is no such table comes back as it is, to be told."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return one if other is None else other
+    lists = all(isinstance(names, list) for names in (*one.values(), *other.values()))
+    return {name: [*one.get(name, ()), *other.get(name, ())] for name in (one | other)} if lists else other
 
 
 def _flatten(document: dict[str, Any]) -> dict[str, Any]:
     """One level of names; what is unknown keeps a dotted name, so that it is reported."""
     flat: dict[str, Any] = {}
     for section, content in document.items():
-        if isinstance(content, dict):
+        if section == "labels":
+            flat[".labels"] = content
+        elif isinstance(content, dict):
             for name, value in content.items():
                 flat[name if name in _SECTIONS.get(section, ()) else f"{section}.{name}"] = value
         else:
             flat[f".{section}"] = content
+    names = site_names(flat.get(".labels", {}))
+    if names is not None:
+        flat.pop(".labels", None)
+        flat["labels"] = _both_labels(names or None, flat.get("labels"))
     return flat
 
 
@@ -238,12 +274,16 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     values: dict[str, Any] = {}
     faults: list[str] = []
     for name, value in found.items():
-        if name not in known:
+        if name == ".labels":
+            faults.append(
+                'labels must give each name that the site uses a label: "Vastus lat L" = "vastus lateralis L"'
+            )
+        elif name not in known:
             faults.append(f"unknown setting {name.lstrip('.')}")
-        elif fault := _fault(name, value):
+        elif fault := fault_of(name, value):
             faults.append(fault)
         else:
-            values[name] = _typed(name, value)
+            values[name] = typed(name, value)
     if values.get("noise_multiplier") and not values.get("clip_norm"):
         faults.append("noise_multiplier needs a clip_norm above 0")
     if values.get("server") and not values["server"].endswith("/"):
@@ -252,15 +292,6 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         own = {name: values.pop(name) for name in _SECTIONS[section] if name in values}
         values |= {section: kind(**own)} if own else {}
     return values, faults
-
-
-def _number_or_text(name: str, value: str) -> Any:
-    if name not in _NUMBERS:
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 def _plain(value: Any) -> Any:

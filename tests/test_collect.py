@@ -71,7 +71,7 @@ def test_a_missing_label_is_a_fault_unless_it_counts_as_absent():
     case, notes = read_case(only_fat, LABELS, Reading(missing_is_absent=True))
     assert notes.absent == ("bone",)
     assert set(np.unique(case.segmentation)) == {0, 2}
-    with pytest.raises(UnknownLabelError, match=r"\[annotations\.labels\]"):
+    with pytest.raises(UnknownLabelError, match=r"\[labels\]"):
         read_case(DrawnStudy("a", {"grease": block(1, 3)}), LABELS, Reading(missing_is_absent=True))
 
 

@@ -154,3 +154,52 @@ def test_a_file_that_is_not_toml_is_told_by_line_without_quoting_it(tmp_path):
 def test_loopback_may_be_plain_http(tmp_path):
     settings = load_settings(written(tmp_path, '[federation]\nserver = "http://127.0.0.1:8000"'), {})
     assert settings.server == "http://127.0.0.1:8000/"
+
+
+def test_names_of_the_site_stand_for_labels_of_a_model(tmp_path):
+    written(tmp_path, '[labels]\nhepar = "liver"\nLeber = "liver"\n[annotations.labels]\nliver = ["foie"]\n')
+    assert set(load_settings(tmp_path, {}).annotations.labels["liver"]) == {"hepar", "Leber", "foie"}
+    for fault in ("[labels]\nhepar = 1", "labels = 3", '[labels]\n"" = "liver"', '[labels]\nhepar = ["liver"]'):
+        with pytest.raises(SettingsError, match="labels must give each name"):
+            load_settings(written(tmp_path, fault), {})
+
+
+SOURCES = {"environment": 3, "site": 2, "user": 1}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("environment", "site"), ("environment", "user"), ("site", "user"), ("user", "nothing")]
+)
+def test_of_two_sources_the_first_holds(tmp_path, first, second):
+    environment = {"DAFNE_DANTE_SITE_CONFIG": str(tmp_path / "site")}
+    for source in (first, second):
+        if source == "environment":
+            environment["DAFNE_DANTE_RETRIES"] = str(SOURCES[source])
+        elif source in SOURCES:
+            (tmp_path / source).mkdir()
+            written(tmp_path / source, f"[federation]\nretries = {SOURCES[source]}\n")
+    assert load_settings(tmp_path / "user", environment).retries == SOURCES[first]
+
+
+def test_every_setting_may_stand_in_the_environment(tmp_path):
+    environment = {
+        "DAFNE_DANTE_ONLY_WHEN_IDLE": "false",
+        "DAFNE_DANTE_FOLDERS": '["a", "b"]',
+        "DAFNE_DANTE_LABELS": '{liver = ["hepar"]}',
+        "DAFNE_DANTE_THREADS": "3",
+    }
+    settings = load_settings(tmp_path, environment)
+    assert not settings.nightly.only_when_idle
+    assert settings.annotations.folders == (Path("a"), Path("b"))
+    assert settings.annotations.labels == {"liver": ("hepar",)}
+    assert settings.worker.threads == 3
+    with pytest.raises(SettingsError, match=r"only_on_power must be true or false.*folders must be a list|folders.*"):
+        load_settings(tmp_path, {"DAFNE_DANTE_ONLY_ON_POWER": "perhaps", "DAFNE_DANTE_FOLDERS": "[["})
+
+
+def test_faults_of_both_files_are_told_at_once(tmp_path):
+    for name, text in (("site", "[federation]\nretries = -1\n"), ("user", "[[[")):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name, text)
+    with pytest.raises(SettingsError, match=r"to be TOML.*retries must be"):
+        load_settings(tmp_path / "user", {"DAFNE_DANTE_SITE_CONFIG": str(tmp_path / "site")})

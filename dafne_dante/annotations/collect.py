@@ -137,7 +137,10 @@ def _remarks(notes: CaseNotes) -> list[str]:
     if notes.annotated < notes.slices:
         remarks.append(f"{notes.annotated} of {notes.slices} slices count as labelled, the others as unknown")
     if notes.unknown:
-        remarks.append(f"left out {', '.join(notes.unknown)}, which the model does not know")
+        remarks.append(
+            f"left out {', '.join(notes.unknown)}, which the model does not know"
+            + (f" ({notes.hint})" if notes.hint else "")
+        )
     if notes.absent:
         remarks.append(f"has no {', '.join(notes.absent)}, which counts as absent")
     return remarks

@@ -22,9 +22,9 @@ from types import MappingProxyType
 
 from dafne_dante.errors import SettingsError
 
-__all__ = ["LabelNames", "Resolution", "label_key"]
+__all__ = ["SIDES", "LabelNames", "Resolution", "label_key", "words_of"]
 
-_SIDES: Mapping[str, str] = MappingProxyType(
+SIDES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("left", "l", "lt", "li", "links", "linke", "linker", "linkes", "gauche"), "left"),
         **dict.fromkeys(("izquierdo", "izquierda", "izq", "sinistro", "sinistra", "sx"), "left"),
@@ -32,18 +32,24 @@ _SIDES: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("droite", "derecho", "derecha", "destro", "destra", "dx"), "right"),
     }
 )
+"""A word or letter, in lower case, to the side that it tells."""
 _SEPARATORS = re.compile(r"[\s_\-.,;:()\[\]{}/\\|]+|(?<=[^\W\d_A-Z])(?=[A-Z])")
 
 
 def label_key(name: str) -> str:
     """What two spellings of one name have in common, with the side, if there is one, in front."""
-    words = [word.casefold() for word in _SEPARATORS.split(unicodedata.normalize("NFKC", name)) if word]
+    words = words_of(name)
     # Only the last or the first word tells the side; elsewhere an "r" may mean anything.
     for position in (-1, 0):
-        if len(words) > 1 and words[position] in _SIDES:
-            side = _SIDES[words.pop(position)]
+        if len(words) > 1 and words[position] in SIDES:
+            side = SIDES[words.pop(position)]
             return f"{side} {_joined(words)}"
     return _joined(words)
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name in lower case, also where a capital begins one."""
+    return [word.casefold() for word in _SEPARATORS.split(unicodedata.normalize("NFKC", name)) if word]
 
 
 def _joined(words: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.labels import LabelNames
 from dafne_dante.annotations.study import EmptySlices, LabelledImage, Study
+from dafne_dante.annotations.suggestions import hint
 from dafne_dante.errors import AnnotationError, NotEnoughCasesError, TrustError, UnknownLabelError
 from dafne_dante.types import AnnotatedSlices, Image
 
@@ -57,6 +58,7 @@ class CaseNotes:
         annotated: how many slices count as labelled.
         slices: how many there are.
         remarks: sentences about the source.
+        hint: what the unknown names perhaps stand for, in words.
     """
 
     unknown: tuple[str, ...]
@@ -64,6 +66,7 @@ class CaseNotes:
     annotated: int
     slices: int
     remarks: tuple[str, ...]
+    hint: str = ""
 
 
 def read_case(
@@ -95,7 +98,14 @@ def read_case(
         affine=image.grid.affine,
         labels=wanted,
     )
-    notes = CaseNotes(found.unknown, found.missing, int(annotated.sum()), len(annotated), image.notes)
+    notes = CaseNotes(
+        found.unknown,
+        found.missing,
+        int(annotated.sum()),
+        len(annotated),
+        image.notes,
+        hint(found.unknown, wanted),
+    )
     return case, notes
 
 
@@ -117,9 +127,11 @@ def pseudonym(image: Image, key: bytes) -> str:
 
 def _mismatch(study: Study, wanted: Sequence[str], unknown: Sequence[str]) -> str:
     found = ", ".join(study.labels) or "no label"
+    likely = hint(unknown, wanted)
     return (
         f"{study.name}: expected the model's labels {', '.join(wanted)}, found {found}"
-        + ("; write under [annotations.labels] what stands for what, or choose another model" if unknown else "")
+        + ("; write under [labels] of the settings what stands for what, or choose another model" if unknown else "")
+        + (f" ({likely})" if likely else "")
         + ("" if unknown else "; draw what is missing, or set missing_labels to absent if it is not there")
     )
 

@@ -13,6 +13,7 @@ from dafne_dante.cli import (
     federation_commands,
     job_commands,
     key_commands,
+    label_commands,
     model_commands,
     outbox_commands,
     publish_commands,
@@ -58,6 +59,7 @@ for command in (
 application.command(hidden=True)(worker)
 application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")
+application.add_typer(label_commands.labels, name="labels")
 application.add_typer(job_commands.jobs, name="jobs")
 application.add_typer(outbox_commands.outbox, name="outbox")
 application.add_typer(publish_commands.publish, name="publish")

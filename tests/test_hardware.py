@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
 import torch
-from phantoms import tiny_plan
+from phantoms import make_case, tiny_plan
 
+from dafne_dante.adaptation.baselines import FullFineTuning
 from dafne_dante.models.build import build_network
+from dafne_dante.training import hardware
 from dafne_dante.training.hardware import (
     Numerics,
     as_channels_last,
@@ -13,6 +16,9 @@ from dafne_dante.training.hardware import (
     remembered_numerics,
     set_memory_format,
 )
+from dafne_dante.training.loop import fit
+from dafne_dante.training.prepared import prepare_cases
+from dafne_dante.training.recipe import Recipe
 
 PLAN = tiny_plan()
 
@@ -47,3 +53,64 @@ def test_memory_format_changes_no_value():
 
 def test_the_device_is_one_that_there_is():
     assert torch.zeros(1, device=choose_device()).sum() == 0
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def probed(tmp_path, monkeypatch, cost):
+    """What is chosen where a step takes `cost(numerics)` seconds of a clock of its own, and what was tried."""
+    tried, now = [], [0.0]
+
+    def timed(network, plan, batch_size, numerics):
+        tried.append(numerics)
+        now[0] += 3 * cost(numerics)
+        return cost(numerics)
+
+    monkeypatch.setattr(hardware, "_time", timed)
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: now[0])
+    monkeypatch.setenv(hardware.DEVICE_VARIABLE, "cpu")
+    return remembered_numerics(build_network(PLAN), PLAN, 1, tmp_path), tried
+
+
+def test_fewer_threads_are_kept_where_they_are_faster(tmp_path, monkeypatch, four_threads):
+    chosen, tried = probed(tmp_path, monkeypatch, lambda one: 0.01 if one.threads == 2 else 0.02)
+    assert (chosen.threads, chosen.channels_last) == (2, False)
+    assert tried[0] == Numerics() and all(one.threads == 2 for one in tried[1:])
+    stored = json.loads((tmp_path / "hardware.json").read_text())
+    assert [value["threads"] for value in stored.values()] == [2]
+
+
+def test_a_little_faster_is_not_enough(tmp_path, monkeypatch, four_threads):
+    chosen, _ = probed(tmp_path, monkeypatch, lambda one: 0.0095 if one.threads or one.channels_last else 0.01)
+    assert chosen == Numerics()
+
+
+def test_a_slow_network_is_not_probed_for_longer_than_two_seconds(tmp_path, monkeypatch, four_threads):
+    chosen, tried = probed(tmp_path, monkeypatch, lambda one: 0.1 if one.channels_last else 1.0)
+    assert (chosen, len(tried)) == (Numerics(), 1)
+
+
+def test_threads_are_given_back_and_never_more_than_there_were(four_threads):
+    with Numerics(threads=2).threads_in_use():
+        assert torch.get_num_threads() == 2
+    with Numerics(threads=64).threads_in_use():
+        assert torch.get_num_threads() == 4
+    with pytest.raises(ValueError, match="stop"), Numerics(threads=1).threads_in_use():
+        assert torch.get_num_threads() == 1
+        raise ValueError("stop")
+    assert torch.get_num_threads() == 4
+
+
+def test_a_training_computes_with_its_threads(four_threads):
+    seen = []
+    cases = prepare_cases([make_case(1)], PLAN)
+    recipe = Recipe(epochs=1, steps_per_epoch=1, numerics=Numerics(threads=3))
+    fit(build_network(PLAN), PLAN, FullFineTuning(), cases, (), recipe=recipe,
+        on_epoch=lambda record: seen.append(torch.get_num_threads()))  # fmt: skip
+    assert (seen, torch.get_num_threads()) == ([3], 4)

@@ -1,20 +1,23 @@
-"""Device and numerics: float32 or bfloat16, plain or channels-last memory, whichever is faster on this machine.
+"""Device and numerics: threads, float32 or bfloat16, plain or channels-last memory, whichever is fastest here.
 
-Terms: numerics is the pair of choices; a probe times training steps of the network itself. The answer is remembered
-in a small file per machine, network and torch version, so that runs on one machine repeat exactly and the probe is
-paid once.
+Terms: numerics are these choices; a probe times training steps of the network itself, one choice after the other, each
+with the best of those before. The answer is remembered in a small file per machine, network and torch version, so that
+runs on one machine repeat exactly and the probe is paid once.
 
 Invariants: float16 is never used (14 times slower than float32 on a CPU, SCIENCE.md section 9); bfloat16 only where
-the processor has the instructions; another choice than plain float32 must win by a tenth, since timings are noisy.
+the processor has the instructions; a choice must win by a tenth, since timings are noisy; nothing more is tried after
+two seconds; never more threads than the process may use when it begins.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +39,26 @@ _FILE = "hardware.json"
 _MAX_BYTES = 1 << 20
 _MUST_WIN_BY = 0.9
 _TIMED_STEPS = 2
+_PROBE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """bfloat16 autocast, and channels-last memory."""
+    """bfloat16 autocast, channels-last memory, and threads on a CPU; 0 for as many as the process has."""
 
     bfloat16: bool = False
     channels_last: bool = False
+    threads: int = 0
+
+    @contextmanager
+    def threads_in_use(self) -> Iterator[None]:
+        """Compute with that many threads until the block ends; no more than there are now."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(min(self.threads or before, before))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def choose_device(number: int = 0, environment: Mapping[str, str] = os.environ) -> torch.device:
@@ -82,12 +97,26 @@ def set_memory_format(network: nn.Module, *, channels_last: bool) -> None:
 def _probe(network: nn.Module, plan: ModelPlan, batch_size: int, device: torch.device) -> Numerics:
     if device.type == "cuda":
         return Numerics(bfloat16=torch.cuda.is_bf16_supported(), channels_last=True)
-    candidates = [Numerics(), Numerics(channels_last=True)]
+    begin, best = time.perf_counter(), Numerics()
+    fastest = _time(network, plan, batch_size, best)
+    for change in _changes(torch.get_num_threads()):
+        if time.perf_counter() - begin > _PROBE_SECONDS:
+            break
+        candidate = replace(best, **change)
+        seconds = _time(network, plan, batch_size, candidate)
+        if seconds < _MUST_WIN_BY * fastest:
+            best, fastest = candidate, seconds
+    return best
+
+
+def _changes(threads: int) -> Iterator[dict[str, Any]]:
+    """What is tried one after the other."""
+    if threads > 1:
+        yield {"threads": threads // 2}
+    yield {"channels_last": True}
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        candidates += [Numerics(bfloat16=True), Numerics(bfloat16=True, channels_last=True)]
-    seconds = {candidate: _time(network, plan, batch_size, candidate) for candidate in candidates}
-    best = min(candidates, key=lambda candidate: seconds[candidate])
-    return best if seconds[best] < _MUST_WIN_BY * seconds[Numerics()] else Numerics()
+        yield {"bfloat16": True}
+        yield {"bfloat16": True, "channels_last": True}
 
 
 def _time(network: nn.Module, plan: ModelPlan, batch_size: int, numerics: Numerics) -> float:
@@ -97,13 +126,14 @@ def _time(network: nn.Module, plan: ModelPlan, batch_size: int, numerics: Numeri
         batch = as_channels_last(batch)
         set_memory_format(network, channels_last=True)
     times: list[float] = []
-    for _ in range(1 + _TIMED_STEPS):
-        begin = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=numerics.bfloat16):
-            output = network(batch)
-        if output.requires_grad:
-            output.float().square().mean().backward()
-        times.append(time.perf_counter() - begin)
+    with numerics.threads_in_use():
+        for _ in range(1 + _TIMED_STEPS):
+            begin = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=numerics.bfloat16):
+                output = network(batch)
+            if output.requires_grad:
+                output.float().square().mean().backward()
+            times.append(time.perf_counter() - begin)
     network.zero_grad(set_to_none=True)
     set_memory_format(network, channels_last=False)
     return min(times[1:])
@@ -123,7 +153,8 @@ def _load(path: Path) -> dict[str, Numerics]:
     try:
         content = json.loads(read_bounded(path, max_bytes=_MAX_BYTES))
         return {
-            str(key): Numerics(bool(value["bfloat16"]), bool(value["channels_last"])) for key, value in content.items()
+            str(key): Numerics(bool(value["bfloat16"]), bool(value["channels_last"]), max(0, int(value["threads"])))
+            for key, value in content.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}

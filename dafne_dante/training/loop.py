@@ -15,7 +15,7 @@ folds).
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def fit(
         restore(run, method, recipe, read_checkpoint(checkpoint, identity, max_bytes=_checkpoint_bytes(network)))
     windows = HeldOutWindows(held_out, plan, most_voxels=_voxels_to_measure(plan, recipe))
     begin = time.perf_counter() - run.seconds
-    try:
+    with closing(run), recipe.numerics.threads_in_use():
         first = len(run.history) + 1
         for epoch in range(first, (recipe.last_epoch or recipe.epochs) + 1):
             if 0 < recipe.patience <= run.waited or (run.history and stop()):
@@ -117,9 +117,6 @@ def fit(
             if checkpoint is not None and processes.is_first:
                 write_checkpoint(checkpoint, take_snapshot(run), identity)
             on_epoch(run.history[-1])
-    finally:
-        if run.heads is not None:
-            run.heads.close()
     assert run.best is not None  # at least one epoch ran
     put_tensors(network, run.best.weights)
     set_memory_format(network, channels_last=False)

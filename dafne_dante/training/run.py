@@ -65,6 +65,11 @@ class Run:
         """Epochs since the best one."""
         return len(self.history) - (self.best.epoch if self.best else 0)
 
+    def close(self) -> None:
+        """Take off what hangs on the network beside it."""
+        if self.heads is not None:
+            self.heads.close()
+
 
 def release(run: Run, method: Method, recipe: Recipe, epoch: int) -> bool:
     """Set what moves in `epoch`, and give the optimiser what was just released; True where that changed."""

@@ -4,12 +4,13 @@ The baselines that LoRA and gradual unfreezing have to beat (SCIENCE.md sections
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from monai.networks.nets.dynunet import DynUNet
 from torch import Tensor, nn
 
+from dafne_dante.adaptation.fisher import fisher_diagonal
 from dafne_dante.adaptation.low_rank import LowRank
 from dafne_dante.adaptation.protocol import ParameterGroup, dense_groups, trainable_parameters
 from dafne_dante.adaptation.stages import output_head
@@ -53,13 +54,18 @@ class FullFineTuning(_Dense):
 
     Attributes:
         pull_to_start: see ParameterGroup.
+        elastic: the pull is in proportion to how much each number matters for what the network is shown by `look`: the
+            diagonal of the Fisher information there (elastic weight consolidation, arXiv 1612.00796). It lives in this
+            object only, so that it never leaves the site.
 
     Raises:
         TrainingError: the pull is negative.
     """
 
     pull_to_start: float = 0.0
+    elastic: bool = False
     name: Literal["full"] = field(default="full", init=False)
+    _stiffness: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.pull_to_start >= 0:
@@ -69,10 +75,23 @@ class FullFineTuning(_Dense):
         """Release everything."""
         network.requires_grad_(True)
 
+    def look(self, network: nn.Module, losses: Callable[[], Sequence[Tensor]]) -> None:
+        """Learn what matters, where the pull is elastic."""
+        if self.elastic and self.pull_to_start:
+            parameters = list(network.parameters())
+            found = fisher_diagonal(parameters, losses())
+            self._stiffness.update({id(one): value for one, value in zip(parameters, found, strict=True)})
+
     def parameter_groups(self, network: nn.Module) -> list[ParameterGroup]:
         """Weights and vectors, pulled to where they began."""
         moving = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        return dense_groups("", moving, pull_to_start=self.pull_to_start)
+        groups = dense_groups("", moving, pull_to_start=self.pull_to_start)
+        if not self._stiffness:
+            return groups
+        return [
+            replace(group, stiffness=tuple(self._stiffness[id(parameter)] for parameter in group.parameters))
+            for group in groups
+        ]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class ParameterGroup:
         weight_decay: whether the run's weight decay applies.
         pull_to_start: how strongly each step draws the parameters back to where they began, in units of the learning
             rate (L2-SP, arXiv 1802.01483, decoupled as in AdamW); 0 for not at all.
+        stiffness: of each parameter, in its shape, how much more or less than the others each number is drawn back;
+            empty for all alike.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ParameterGroup:
     learning_rate_scale: float = 1.0
     weight_decay: bool = True
     pull_to_start: float = 0.0
+    stiffness: tuple[Tensor, ...] = ()
 
 
 class Method(Protocol):

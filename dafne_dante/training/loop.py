@@ -73,6 +73,7 @@ def fit(
     checkpoint: Path | None = None,
     processes: Processes = ALONE,
     stop: Callable[[], bool] = lambda: False,
+    look_at: Sequence[PreparedCase] = (),
 ) -> FitResult:
     """Train `network` in place by `method` and leave it with the weights of its best epoch.
 
@@ -82,6 +83,7 @@ def fit(
             training is done; who named it removes it. The first process writes it, all read it.
         processes: those that share this training, with the same arguments.
         stop: whether to end with the best so far; asked before every epoch but the first.
+        look_at: what the method is shown before the first epoch; the training cases when left out.
 
     Raises:
         NotEnoughCasesError: no annotated slice to learn from.
@@ -95,7 +97,7 @@ def fit(
         identity = processes.from_first(
             lambda: identify_training((plan, method, recipe), training, held_out, named_tensors(network))
         )
-    run = _begin(network, plan, method, training, recipe, processes=processes)
+    run = _begin(network, plan, method, training, recipe, look_at=look_at or training, processes=processes)
     if checkpoint is not None and processes.from_first(checkpoint.exists):
         restore(run, method, recipe, read_checkpoint(checkpoint, identity, max_bytes=_checkpoint_bytes(network)))
     windows = HeldOutWindows(held_out, plan, most_voxels=_voxels_to_measure(plan, recipe))
@@ -131,6 +133,7 @@ def _begin(
     training: Sequence[PreparedCase],
     recipe: Recipe,
     *,
+    look_at: Sequence[PreparedCase],
     processes: Processes,
 ) -> Run:
     """The run before its first epoch."""
@@ -140,7 +143,7 @@ def _begin(
         set_memory_format(network, channels_last=True)
     method.prepare(network, torch.zeros(1, plan.in_channels, *plan.patch, device=device))
     network.train()
-    method.look(network, lambda: _first_losses(network, plan, training, recipe))
+    method.look(network, lambda: _first_losses(network, plan, look_at, recipe))
     method.advance(network, 1, recipe.epochs)
     heads = AuxiliaryHeads(network) if recipe.deep_supervision else None
     groups = optimizer_groups(network, method, recipe, heads)
@@ -150,6 +153,11 @@ def _begin(
         outputs=SupervisedNetwork(network, heads),
         optimizer=adamw(groups, recipe.learning_rate),
         start={parameter: parameter.detach().clone() for parameter in pulled},
+        stiffness={
+            parameter: value
+            for group in method.parameter_groups(network)
+            for parameter, value in zip(group.parameters, group.stiffness, strict=False)
+        },
         sampler=sampler,
         generator=torch.Generator().manual_seed(recipe.seed),
         average=AveragedWeights(network, recipe.average_decay) if recipe.average_decay else None,
@@ -159,12 +167,10 @@ def _begin(
     )
 
 
-def _first_losses(
-    network: nn.Module, plan: ModelPlan, training: Sequence[PreparedCase], recipe: Recipe
-) -> list[Tensor]:
+def _first_losses(network: nn.Module, plan: ModelPlan, cases: Sequence[PreparedCase], recipe: Recipe) -> list[Tensor]:
     """Losses of a few batches, from a source of their own, so that the training draws what it would have drawn."""
     device = next(network.parameters()).device
-    sampler = PatchSampler(training, plan, recipe.seed + 1)
+    sampler = PatchSampler(cases, plan, recipe.seed + 1)
     batches = (sampler.draw(recipe.batch_size) for _ in range(_BATCHES_TO_LOOK_AT))
     return [
         supervised_loss([network(batch.image.to(device))], batch.target.to(device), batch.known.to(device))
@@ -227,7 +233,9 @@ def _pull_to_start(run: Run) -> None:
     for group in run.optimizer.param_groups:
         if group["pull_to_start"]:
             for parameter in group["params"]:
-                parameter.lerp_(run.start[parameter], group["lr"] * group["pull_to_start"])
+                pull = group["lr"] * group["pull_to_start"]
+                stiffness = run.stiffness.get(parameter)
+                parameter.lerp_(run.start[parameter], pull if stiffness is None else (pull * stiffness).clamp(max=1.0))
 
 
 def _assess(

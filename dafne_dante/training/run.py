@@ -42,8 +42,8 @@ class Best:
 class Run:
     """What training changes.
 
-    `start` holds where parameters began that are pulled back there; `outputs` is what a step calls: network and heads,
-    whose gradients are averaged where several processes train.
+    `start` holds where parameters began that are pulled back there, `stiffness` how much more or less than the others;
+    `outputs` is what a step calls: network and heads, whose gradients are averaged where several processes train.
     """
 
     network: nn.Module
@@ -55,6 +55,7 @@ class Run:
     heads: AuxiliaryHeads | None
     mirror_axes: tuple[int, ...] = ()
     start: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    stiffness: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
     seconds: float = 0.0

@@ -1,0 +1,89 @@
+"""Elastic weight consolidation: what matters for the old cases is held, and it never leaves the method."""
+
+import pytest
+import torch
+from phantoms import make_case, tiny_plan
+from sites import NEW_SCANNER
+from torch import nn
+
+from dafne_dante.adaptation.baselines import FullFineTuning
+from dafne_dante.adaptation.fisher import fisher_diagonal
+from dafne_dante.models.build import build_network
+from dafne_dante.models.file import read_model
+from dafne_dante.training.evaluate import evaluate_cases
+from dafne_dante.training.loop import Recipe, fit
+from dafne_dante.training.prepared import prepare_cases
+
+PLAN = tiny_plan()
+
+
+def test_the_diagonal_is_the_mean_squared_gradient_scaled_to_mean_one():
+    layer = nn.Linear(3, 1, bias=False)
+    batches = [torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[3.0, 0.0, 0.0]])]
+    (found,) = fisher_diagonal(list(layer.parameters()), [layer(batch).sum() for batch in batches])
+    squares = torch.tensor([[1.0 + 9.0, 4.0, 0.0]])
+    assert torch.allclose(found, squares / squares.mean())
+
+
+def test_one_number_that_matters_alone_is_cut_and_none_is_no_nonsense():
+    layer = nn.Linear(1000, 1, bias=False)
+    image = torch.zeros(1, 1000)
+    image[0, 7] = 5.0
+    (found,) = fisher_diagonal(list(layer.parameters()), [layer(image).sum()])
+    assert found[0, 7] == 100.0 and float(found.sum()) == 100.0
+    (found,) = fisher_diagonal(list(layer.parameters()), [0.0 * layer(image).sum()])
+    assert torch.equal(found, torch.ones(1, 1000))
+    (found,) = fisher_diagonal(list(layer.parameters()), [])
+    assert torch.equal(found, torch.ones(1, 1000))
+
+
+def tuned(trained, method, tmp_path=None, epochs=6):
+    model = read_model(trained / "base.model")
+    network = build_network(model.plan, model.weights)
+    new, old = (
+        prepare_cases([make_case(seed, **options) for seed in seeds], model.plan)
+        for seeds, options in (((31, 32), NEW_SCANNER), ((71, 72), {}))
+    )
+    recipe = Recipe(epochs=epochs, last_epoch=epochs, steps_per_epoch=10, learning_rate=3e-3)
+    fit(network, model.plan, method, new, (), recipe=recipe, look_at=old)
+    return model, network
+
+
+def test_numbers_that_matter_for_the_old_cases_move_less(trained):
+    """At equal pull: beside a pull that is alike for all, and by how much each number is held."""
+    method = FullFineTuning(pull_to_start=10.0, elastic=True)
+    model, network = tuned(trained, method)
+    groups = method.parameter_groups(network)
+    moved, firm = [], []
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    for group in groups:
+        for parameter, stiffness in zip(group.parameters, group.stiffness, strict=True):
+            moved.append((parameter.detach() - model.weights[names[id(parameter)]]).abs().flatten())
+            firm.append(stiffness.flatten())
+    distance, stiffness = torch.cat(moved), torch.cat(firm)
+    held = stiffness > 5.0
+    assert 0 < int(held.sum()) < len(held) / 2
+    assert float(distance[held].mean()) < 0.5 * float(distance[~held].mean())
+
+
+def test_the_old_cases_are_forgotten_less(trained):
+    def old_dice(network):
+        return evaluate_cases(network, PLAN, [make_case(seed) for seed in (81, 82)])["mean"]
+
+    free, elastic = (tuned(trained, one)[1] for one in (FullFineTuning(), FullFineTuning(30.0, elastic=True)))
+    assert old_dice(elastic) > old_dice(free) + 0.02
+
+
+def test_what_matters_is_in_no_choice_that_is_told(trained):
+    """Nothing of it is in the repr, which is digested for checkpoints, nor in what the method gives for a delta."""
+    method = FullFineTuning(pull_to_start=1.0, elastic=True)
+    _, network = tuned(trained, method, epochs=1)
+    assert repr(method) == "FullFineTuning(pull_to_start=1.0, elastic=True, name='full')"
+    assert method.factors(network) == {}
+    assert method == FullFineTuning(pull_to_start=1.0, elastic=True)
+
+
+@pytest.mark.parametrize("method", [FullFineTuning(elastic=True), FullFineTuning(pull_to_start=1.0)])
+def test_without_a_pull_or_without_elasticity_nothing_is_looked_at(method):
+    method.look(nn.Linear(2, 2), lambda: pytest.fail("not asked for"))
+    assert all(not group.stiffness for group in method.parameter_groups(nn.Linear(2, 2)))

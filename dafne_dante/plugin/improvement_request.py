@@ -29,6 +29,8 @@ class ImprovementRequest:
         upload: send the delta when the gate passes.
         resume: go on from the checkpoint in `out`, if there is one; else it is removed.
         rank, form: of LoRA; None for a rank of 8, or what auto chooses.
+        pull, elastic: of full fine-tuning: how strongly weights are drawn back to the global model's, and whether by
+            how much each matters for the cases of `replay`, or of `reference` where there are none to replay.
         schedule: of gradual unfreezing, one of SCHEDULE_NAMES.
         reference: labelled studies of the global model's own domain, on which it is told what was forgotten.
         server: base URL of the client's server; the settings' when left out.
@@ -59,6 +61,8 @@ class ImprovementRequest:
     report: Path | None = None
     thrift: Thrift = field(default_factory=Thrift)
     minutes: float | None = None
+    pull: float = 0.0
+    elastic: bool = False
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ class Tuning:
         on_measured: is told every held-out case and what the update, as it would be sent, makes of it.
         stop: whether to end each training with the best so far, see `loop.fit`.
         thrift: how to train where memory is short.
+        look_at: what a method is shown before it begins; what it learns from when left out.
     """
 
     base: GlobalModel
@@ -79,6 +80,7 @@ class Tuning:
     on_measured: OnCase = lambda case, prediction, dice: None
     stop: Callable[[], bool] = lambda: False
     thrift: Thrift = field(default_factory=Thrift)
+    look_at: Sequence[Case] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +192,7 @@ def _train(
         on_stage=tuning.on_stage,
         checkpoint=checkpoint,
         stop=tuning.stop,
+        look_at=tuning.prepare(tuning.look_at, base.plan),
     )
     tuned = canonical_weights(base.plan, plain_weights(network))
     return result, take_difference(canonical_weights(base.plan, base.weights), tuned, method.factors(network))

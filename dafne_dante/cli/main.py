@@ -14,6 +14,7 @@ from dafne_dante.cli import (
     job_commands,
     key_commands,
     label_commands,
+    local_commands,
     model_commands,
     outbox_commands,
     publish_commands,
@@ -60,6 +61,7 @@ application.command(hidden=True)(worker)
 application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")
 application.add_typer(label_commands.labels, name="labels")
+application.add_typer(local_commands.local, name="local")
 application.add_typer(job_commands.jobs, name="jobs")
 application.add_typer(outbox_commands.outbox, name="outbox")
 application.add_typer(publish_commands.publish, name="publish")

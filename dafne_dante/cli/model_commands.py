@@ -8,7 +8,7 @@ import typer
 from dafne_dante.cli.bundle_commands import client_of_bundle, queue_for_bundle
 from dafne_dante.cli.options import Data, Epochs, Json, Out, Seed, Series, SkipFaulty
 from dafne_dante.cli.output import epoch_bar, errors_console, in_words, print_object, say, tell
-from dafne_dante.config import load_settings
+from dafne_dante.config import Settings, load_settings
 
 if TYPE_CHECKING:
     from dafne_dante.adaptation.low_rank import Form
@@ -127,9 +127,10 @@ def improve(
 
 
 def predict(
-    model: Annotated[Path, typer.Option(help="A .model file.")],
     image: Annotated[list[Path], typer.Option(help="A NIfTI image; once for each contrast, in order.")],
     out: Annotated[Path, typer.Option(help="The segmentation, FILE.nii.gz.")],
+    model: Annotated[Path | None, typer.Option(help="A .model file.")] = None,
+    local: Annotated[str, typer.Option(help="Instead: this site's improved model of a type.")] = "",
     as_json: Json = False,
 ) -> None:
     """Segment an image; the result lies in the image's own grid, 0 background, i the model's i-th label."""
@@ -139,9 +140,13 @@ def predict(
 
     if not out.name.endswith((".nii.gz", ".nii")):
         raise typer.BadParameter("expected a name that ends with .nii.gz", param_hint="--out")
+    if (model is None) == (not local):
+        raise typer.BadParameter("expected a .model file or --local TYPE", param_hint="--model")
+    settings = load_settings()
+    file = model or _local_file(local, settings)
     grid = read_image(image)
-    trusted = load_settings().run_model_code
-    segmentation, labels = segment_with_file(model, grid.image, grid.spacing_mm, run_model_code=trusted)
+    trusted = settings.run_model_code
+    segmentation, labels = segment_with_file(file, grid.image, grid.spacing_mm, run_model_code=trusted)
     original = grid.to_original(segmentation)
     write_segmentation(out, original, grid.original_affine)
     voxels = {name: int((original == value).sum()) for value, name in enumerate(labels, start=1)}
@@ -242,6 +247,18 @@ def _check_source(
         raise typer.BadParameter("expected the model's type on the server", param_hint="--type")
     if upload and base is not None:
         raise typer.BadParameter("expected --server URL to upload to", param_hint="--upload")
+
+
+def _local_file(model_type: str, settings: Settings) -> Path:
+    """The improved model that this site uses of a type."""
+    from dafne_dante.errors import SettingsError
+    from dafne_dante.plugin.local.using import local_model
+
+    found = local_model(settings, model_type)
+    if found.file is None:
+        raise SettingsError(f"expected an improved model in use, found none ({found.words}); name a file with --model")
+    say(f"the improved model {found.number} is used: {found.words}")
+    return found.file
 
 
 def _client(server: str) -> "FederationClient":

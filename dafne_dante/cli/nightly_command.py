@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dafne_dante.cli.job_commands import described
+from dafne_dante.cli.local_commands import update_after_the_night
 from dafne_dante.cli.options import Json
 from dafne_dante.cli.output import print_object, say
 from dafne_dante.config import load_settings
@@ -39,11 +40,12 @@ def nightly(
     night = run_night(settings, queue, also=also, at_once=at_once, tell=_tell)
     jobs = [described(job) for job in night.jobs]
     lines = [f"{job['type']}: {job['state']}; {job['told']}" for job in jobs]
+    updated = [] if night.plan.refused else update_after_the_night(settings)
     early = [f"ended early: {night.ended_early}"] if night.ended_early else []
     print_object(
-        {**_planned(night.plan), "jobs": jobs, "ended_early": night.ended_early},
+        {**_planned(night.plan), "jobs": jobs, "ended_early": night.ended_early, "improved_models": updated},
         as_json=as_json,
-        text=lambda: "\n".join([*_lines(night.plan), *lines, *early]),
+        text=lambda: "\n".join([*_lines(night.plan), *lines, *updated, *early]),
     )
     if any(job.state == "failed" for job in night.jobs):
         raise typer.Exit(1)

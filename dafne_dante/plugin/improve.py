@@ -9,6 +9,7 @@ Invariants
   `improvement.checkpoint`, which is there from the first epoch until the run is done and survives whatever ends the
   process. A run that is resumed from it sends what an uninterrupted one would have sent; with another base, other cases
   or other choices it is refused, and nothing is deleted.
+- What passes its gate is this site's own model of the type from then on, before anything is sent.
 - Nothing is uploaded unless it was asked for, the gate passed, and the server's type says that it takes deltas; the
   files are there before, and the update is in the outbox, so that a failed upload loses nothing and is made up for.
 """
@@ -40,6 +41,7 @@ from dafne_dante.plugin.delivering import Delivery, deliver
 from dafne_dante.plugin.division import Division, divide, measure_folds
 from dafne_dante.plugin.gate import GateDecision, decide_gate
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
+from dafne_dante.plugin.local.using import keep_for_this_site
 from dafne_dante.plugin.preparing import cache_for
 from dafne_dante.plugin.report.facts import ReportFacts
 from dafne_dante.plugin.report.measured import Measurements, pair_measurements
@@ -119,6 +121,8 @@ def improve(
         report = _report_facts(start, outcome, request, summary, content)
         write_report(request.report or folder / REPORT, report)
     _remove_checkpoint(request)
+    if outcome.decision.passed and start.base.model_type:
+        keep_for_this_site(settings, request.out, seed=request.seed, say=progress.stage)
     if client is None or not request.upload or not outcome.decision.passed:
         return summary
     delivery = Delivery(server, outcome.tuned.after["mean"] or 0.0, request.trigger)

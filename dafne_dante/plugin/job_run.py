@@ -31,6 +31,7 @@ from dafne_dante.plugin.delivering import Delivery, deliver
 from dafne_dante.plugin.improve import CHECKPOINT, improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
 from dafne_dante.plugin.job_states import Job
+from dafne_dante.plugin.local.using import keep_for_this_site
 from dafne_dante.plugin.summary import ImprovementSummary
 from dafne_dante.plugin.thrift import Thrift
 from dafne_dante.training.hardware import DEVICE_VARIABLE, choose_device
@@ -172,6 +173,8 @@ def _send_left(
         passed, dice = summary["gate"] == "passed", float(summary["dice_after"]["mean"] or 0.0)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StorageError(f"expected the summary of the job, found a fault in {_SUMMARY}; improve again") from error
+    if passed:
+        keep_for_this_site(settings, out, seed=job.options.seed, say=progress.stage)
     if client is None or not job.options.upload or not passed:
         return summary
     content = read_bounded(out / _DELTA, max_bytes=_MAX_DELTA_BYTES)

@@ -1,9 +1,11 @@
 """Elastic weight consolidation: what matters for the old cases is held, and it never leaves the method."""
 
+import json
+
 import pytest
 import torch
 from phantoms import make_case, tiny_plan
-from sites import NEW_SCANNER
+from sites import NEW_SCANNER, write_cases
 from torch import nn
 
 from dafne_dante.adaptation.baselines import FullFineTuning
@@ -87,3 +89,21 @@ def test_what_matters_is_in_no_choice_that_is_told(trained):
 def test_without_a_pull_or_without_elasticity_nothing_is_looked_at(method):
     method.look(nn.Linear(2, 2), lambda: pytest.fail("not asked for"))
     assert all(not group.stiffness for group in method.parameter_groups(nn.Linear(2, 2)))
+
+
+def test_a_site_holds_what_matters_for_the_models_own_domain(command, trained, tmp_path):
+    """By the command: told without cases of that domain, and with them the reference is forgotten less."""
+    old = write_cases(tmp_path / "old", (71, 72))
+    options = (
+        "improve", "--data", trained / "new", "--base", trained / "base.model", "--method", "full", "--epochs", 8,
+        "--json", "--seed", 1,
+    )  # fmt: skip
+    code, _, told = command(*options, "--out", tmp_path / "none", "--pull", 30, "--elastic")
+    assert code != 0 and "--replay or --reference" in told
+    lost = []
+    for name, more in (("free", ()), ("held", ("--pull", 300, "--elastic"))):
+        code, out, told = command(*options, "--out", tmp_path / name, "--reference", old, *more)
+        assert code == 0, told
+        summary = json.loads(out)
+        lost.append(summary["reference_before"]["mean"] - summary["reference_after"]["mean"])
+    assert lost[1] < lost[0]

@@ -35,6 +35,12 @@ def improve(
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Of LoRA, at most; auto chooses, else 8.")] = None,
     form: Annotated[str, typer.Option(help="Of LoRA: lora-shared, or lora-channel as in the paper.")] = "lora-shared",
+    pull: Annotated[
+        float, typer.Option(min=0, help="Of full: how strongly weights are drawn back to the global model's.")
+    ] = 0.0,
+    elastic: Annotated[
+        bool, typer.Option("--elastic", help="Pull each weight by how much it matters for --replay or --reference.")
+    ] = False,
     schedule: Annotated[
         str, typer.Option(help="Of gradual unfreezing: phased, paper, or probe (begins where the loss asks most).")
     ] = "phased",
@@ -87,7 +93,8 @@ def improve(
     chosen: Form = "lora-channel" if form == "lora-channel" else "lora-shared"
     request = ImprovementRequest(
         cases, out, base, model_type, method, epochs, seed, upload and bundle is None, resume, rank, chosen, schedule,
-        tuple(reference or ()), tuple(replay or ()), server or "", report=report, minutes=minutes,
+        tuple(reference or ()), tuple(replay or ()), server or "", report=report, minutes=minutes, pull=pull,
+        elastic=elastic,
     )  # fmt: skip
     collected: list[Collection] = []
 

@@ -100,6 +100,8 @@ def improve(
     progress, begin = progress or Progress(), time.perf_counter()
     if request.method != AUTO:
         _method_maker(request)()  # a choice that cannot be is told before anything is read
+    if request.elastic and not (request.replay or request.reference):
+        raise SettingsError("expected --replay or --reference for an elastic pull, found neither; name one of them")
     server = _address(request, settings, client)
     check_report_place(request.report)
     with results_folder(request.out) as folder, choice_kept_beside(request.out / CHECKPOINT):
@@ -233,6 +235,8 @@ def _method_maker(request: ImprovementRequest) -> Callable[[], Method]:
         return lambda: gradual_unfreezing_by(request.schedule)
     if request.method == "lora":
         return lambda: method_named("lora", rank=request.rank or _RANK, form=request.form)
+    if request.method == "full":
+        return lambda: method_named("full", pull_to_start=request.pull, elastic=request.elastic)
     return lambda: method_named(request.method)
 
 
@@ -269,6 +273,7 @@ def _fine_tune(
         measured.take,
         progress.stop,
         request.thrift,
+        (start.division.replayed or start.references) if request.elastic else (),
     )
     tuned = tune(tuning, start.division)
     return _Outcome(tuned, measured, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))

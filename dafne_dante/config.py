@@ -32,6 +32,8 @@ else:  # the same parser under its name before Python 3.11
     import tomli as tomllib
 
 __all__ = [
+    "OWN_SECTIONS",
+    "SECTIONS",
     "SETTINGS_FILE",
     "AnnotationSettings",
     "NightlySettings",
@@ -100,7 +102,12 @@ class NightlySettings:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a job in the background may take: threads (0: half of the cores), GiB of memory (0: three quarters)."""
+    """What a job in the background may take.
+
+    Attributes:
+        threads: of the processor; 0 for half of the cores.
+        memory_gib: 0 for three quarters of the memory.
+    """
 
     threads: int = 0
     memory_gib: float = 0.0
@@ -161,11 +168,11 @@ class Settings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
 
 
-_OWN: Mapping[str, type[Any]] = {
+OWN_SECTIONS: Mapping[str, type[Any]] = {
     "annotations": AnnotationSettings, "nightly": NightlySettings, "worker": WorkerSettings
 }  # fmt: skip
 """Sections that are an attribute of their own."""
-_SECTIONS: Mapping[str, tuple[str, ...]] = {
+SECTIONS: Mapping[str, tuple[str, ...]] = {
     "federation": (
         *("server", "api_key", "timeout_s", "ca_bundle", "proxy", "retries", "retry_s"),
         *("chunk_mib", "operator_key", "seal_key", "allow_full_model", "clip_norm", "noise_multiplier"),
@@ -173,8 +180,9 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "operator": ("max_norm_ratio", "dice_margin"),
     "trust": ("run_model_code",),
-    **{section: tuple(item.name for item in fields(kind)) for section, kind in _OWN.items()},
+    **{section: tuple(item.name for item in fields(kind)) for section, kind in OWN_SECTIONS.items()},
 }
+"""Sections of the file, each with its settings; no two share a name."""
 
 
 def configuration_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -206,7 +214,7 @@ def load_settings(folder: Path | None = None, environment: Mapping[str, str] = o
             flat = _flatten(document)
             flat["labels"] = _both_labels(found.get("labels"), flat.get("labels"))
             found |= {name: value for name, value in flat.items() if value is not None}
-    for name in (name for names in _SECTIONS.values() for name in names):
+    for name in (name for names in SECTIONS.values() for name in names):
         if value := environment.get(f"DAFNE_DANTE_{name.upper()}"):
             found[name] = parse_text(name, value)
     values, more = _checked(found)
@@ -222,9 +230,9 @@ def write_settings(settings: Settings) -> Path:
         section: {
             name: _plain(value)
             for name in names
-            if (value := getattr(getattr(settings, section) if section in _OWN else settings, name)) is not None
+            if (value := getattr(getattr(settings, section) if section in OWN_SECTIONS else settings, name)) is not None
         }
-        for section, names in _SECTIONS.items()
+        for section, names in SECTIONS.items()
     }
     path = settings.folder / SETTINGS_FILE
     write_atomically(path, tomli_w.dumps(document).encode(), mode=0o600)
@@ -259,7 +267,7 @@ def _flatten(document: dict[str, Any]) -> dict[str, Any]:
             flat[".labels"] = content
         elif isinstance(content, dict):
             for name, value in content.items():
-                flat[name if name in _SECTIONS.get(section, ()) else f"{section}.{name}"] = value
+                flat[name if name in SECTIONS.get(section, ()) else f"{section}.{name}"] = value
         else:
             flat[f".{section}"] = content
     names = site_names(flat.get(".labels", {}))
@@ -270,7 +278,7 @@ def _flatten(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    known = {name for names in _SECTIONS.values() for name in names}
+    known = {name for names in SECTIONS.values() for name in names}
     values: dict[str, Any] = {}
     faults: list[str] = []
     for name, value in found.items():
@@ -288,8 +296,8 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         faults.append("noise_multiplier needs a clip_norm above 0")
     if values.get("server") and not values["server"].endswith("/"):
         values["server"] += "/"
-    for section, kind in _OWN.items():
-        own = {name: values.pop(name) for name in _SECTIONS[section] if name in values}
+    for section, kind in OWN_SECTIONS.items():
+        own = {name: values.pop(name) for name in SECTIONS[section] if name in values}
         values |= {section: kind(**own)} if own else {}
     return values, faults
 

@@ -23,6 +23,7 @@ from dafne_dante.cli import (
 )
 from dafne_dante.cli.benchmark_command import benchmark
 from dafne_dante.cli.demo_command import demo
+from dafne_dante.cli.init_command import init, replaced_settings
 from dafne_dante.cli.nightly_command import nightly
 from dafne_dante.cli.output import run_guarded
 from dafne_dante.cli.plan_command import plan
@@ -41,6 +42,7 @@ application = typer.Typer(
     add_completion=False,
 )
 for command in (
+    init,
     plan,
     train,
     model_commands.improve,
@@ -88,8 +90,12 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_show)
     ] = False,
+    replaced: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Replace a setting, this once; repeatable.")
+    ] = None,
 ) -> None:
     """Improve a shared Dafne segmentation model from your own corrections; only a small signed delta leaves."""
+    context.with_resource(replaced_settings(replaced or ()))
     command = context.invoked_subcommand
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1" and command != "train":
         raise SettingsError(

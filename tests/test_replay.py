@@ -13,7 +13,7 @@ from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
 from dafne_dante.training.prepared import prepare_cases
-from dafne_dante.training.replay import with_replay
+from dafne_dante.training.replay import steps_with_replay, with_replay
 from dafne_dante.training.sampling import PatchSampler
 
 PLAN = tiny_plan()
@@ -29,6 +29,14 @@ def test_a_quarter_of_the_draws_at_most_is_replayed(own, replayed, times):
     assert len(drawn) == own * times + replayed
     assert {id(case) for case in drawn} == {id(case) for case in (*mine, *others)}
     assert replayed <= len(drawn) / 4
+    steps = steps_with_replay(12, drawn, others)
+    assert steps * (1 - replayed / len(drawn)) == pytest.approx(12, abs=1), "of its own cases as many as without"
+
+
+def test_without_own_cases_there_is_nothing_to_learn_from():
+    others = prepare_cases([make_case(1)], PLAN)
+    assert with_replay([], others) == []
+    assert steps_with_replay(5, [], others) == 5
 
 
 def test_the_sampler_draws_as_often_as_a_case_is_listed():

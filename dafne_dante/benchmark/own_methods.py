@@ -6,7 +6,7 @@ are looked at when everything is chosen. What is tested is the base plus the upd
 
 `auto` is what `improve` does: it chooses one of the others (`training.choice`), and how much of the update is kept by
 the selection cases. Where the target has the source's labels it also learns from two studies of the source, as a site
-can whose operator ships some (`--replay`); no other method sees them.
+can whose operator ships some (`--replay`), in as many more steps; no other method sees them.
 """
 
 import time
@@ -41,7 +41,7 @@ from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.loop import FitResult, fit
 from dafne_dante.training.prepared import PreparedCase, prepare_cases
 from dafne_dante.training.recipe import Recipe
-from dafne_dante.training.replay import with_replay
+from dafne_dante.training.replay import steps_with_replay, with_replay
 
 __all__ = ["OwnMethods"]
 
@@ -67,7 +67,9 @@ class OwnMethods:
         method = method_named(method_name, **options)
         selection = prepare_cases(split.selection, base.plan)
         replay = split.replay if is_auto and same_labels else ()
-        training = with_replay(prepare_cases(split.training, base.plan), prepare_cases(replay, base.plan))
+        others = prepare_cases(replay, base.plan)
+        training = with_replay(prepare_cases(split.training, base.plan), others)
+        recipe = replace(recipe, steps_per_epoch=steps_with_replay(recipe.steps_per_epoch, training, others))
         with PeakMemory(choose_device()) as memory:
             result, curve = _fit(network, base, method, training, selection, recipe=recipe)
         updates = _updates(base, network, method, selection, search=is_auto)

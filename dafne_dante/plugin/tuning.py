@@ -42,7 +42,7 @@ from dafne_dante.training.history import EpochRecord
 from dafne_dante.training.loop import FitResult, fit
 from dafne_dante.training.prepared import Prepare, PreparedCase, prepare_cases
 from dafne_dante.training.recipe import Recipe
-from dafne_dante.training.replay import with_replay
+from dafne_dante.training.replay import steps_with_replay, with_replay
 
 __all__ = ["Tuned", "Tuning", "at_best_step", "smallest_updates", "tune"]
 
@@ -181,13 +181,16 @@ def _train(
     def tell(record: EpochRecord) -> None:
         tuning.on_epoch(replace(record, epoch=done + record.epoch), of * tuning.recipe.epochs)
 
+    others = tuning.prepare(replayed, base.plan)
+    drawn_from = with_replay(tuning.prepare(training, base.plan), others)
+    steps = steps_with_replay(tuning.recipe.steps_per_epoch, drawn_from, others)
     result = fit(
         network,
         tuning.thrift.plan_to_train_by(base.plan),
         method,
-        with_replay(tuning.prepare(training, base.plan), tuning.prepare(replayed, base.plan)),
+        drawn_from,
         tuning.prepare(held_out, base.plan),
-        recipe=tuning.recipe,
+        recipe=replace(tuning.recipe, steps_per_epoch=steps),
         on_epoch=tell,
         on_stage=tuning.on_stage,
         checkpoint=checkpoint,

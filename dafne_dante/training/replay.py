@@ -17,7 +17,7 @@ _OWN_A_REPLAYED = 3
 
 
 def with_replay(own: Sequence[PreparedCase], replayed: Sequence[PreparedCase]) -> list[PreparedCase]:
-    """What to draw from: own cases as often as it takes (the same objects), those replayed once; nothing without own."""
+    """What to draw from: own cases as often as it takes (the same objects), replayed ones once; nothing without own."""
     if not own or not replayed:
         return list(own)
     return [*own] * max(1, ceil(_OWN_A_REPLAYED * len(replayed) / len(own))) + [*replayed]

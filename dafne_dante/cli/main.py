@@ -23,6 +23,7 @@ from dafne_dante.cli import (
 )
 from dafne_dante.cli.benchmark_command import benchmark
 from dafne_dante.cli.demo_command import demo
+from dafne_dante.cli.doctor_command import doctor
 from dafne_dante.cli.init_command import init, replaced_settings
 from dafne_dante.cli.nightly_command import nightly
 from dafne_dante.cli.output import run_guarded
@@ -43,6 +44,7 @@ application = typer.Typer(
 )
 for command in (
     init,
+    doctor,
     plan,
     train,
     model_commands.improve,

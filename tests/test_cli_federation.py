@@ -195,7 +195,7 @@ def test_serve_on_a_port_that_is_taken_says_only_that(command, place):
 def test_ctrl_c_ends_a_training_with_one_line_and_no_half_result(place):
     process = start(
         "improve", "--data", place.trained / "new", "--base", place.trained / "base.model", "--out", place.out,
-        "--epochs", 5000, configuration=place.configuration,
+        "--epochs", 5000, "--method", "lora", configuration=place.configuration,
     )  # fmt: skip
     try:
         assert "took 4 cases" in process.stderr.readline()

@@ -158,7 +158,7 @@ def hospitals(tmp_path_factory):
 
 def test_own_folders_become_domains_and_who_is_in_both_leaves_the_source(hospitals, tmp_path):
     said = []
-    wish = Wish(tmp_path / "out", source=hospitals / "first", folders=(f"other={hospitals / 'second'}",), seeds=1)
+    wish = Wish(tmp_path / "out", source=str(hospitals / "first"), folders=(f"other={hospitals / 'second'}",), seeds=1)
     made = make_request(wish, Settings(folder=tmp_path), tell=said.append)
     assert (len(made.source.cases), len(made.targets["other"].cases)) == (3, 6)
     assert made.source.labels == ("grey matter", "white matter") == made.plan.labels
@@ -193,10 +193,10 @@ def test_equal_images_are_one_person_through_all_domains():
 
 
 WRONG = {
-    "a source without a target": {"source": Path("a")},
+    "a source without a target": {"source": "a"},
     "a target without a source": {"folders": ("b=c",)},
-    "a target without a folder": {"source": Path("a"), "folders": ("b",)},
-    "both kinds": {"source": Path("a"), "folders": ("b=c",), "targets": ("contrast",)},
+    "a target without a folder": {"source": "a", "folders": ("b",)},
+    "both kinds": {"source": "a", "folders": ("b=c",), "targets": ("contrast",)},
     "an unknown target": {"targets": ("magic",)},
 }
 
@@ -212,7 +212,7 @@ def test_options_that_do_not_go_together_are_refused(tmp_path, changes):
 
 
 def test_quick_is_one_seed_full_data_and_one_shot(hospitals, tmp_path):
-    wish = Wish(tmp_path, source=hospitals / "first", folders=(f"other={hospitals / 'second'}",))
+    wish = Wish(tmp_path, source=str(hospitals / "first"), folders=(f"other={hospitals / 'second'}",))
     whole, quick = (make_request(replace(wish, quick=one), Settings(folder=tmp_path)) for one in (False, True))
     assert len(list(whole.grid.cells())) == 3 * 3 * (1 + 4 * 2)
     cells = list(quick.grid.cells())

@@ -18,33 +18,48 @@ import numpy as np
 from dafne_dante.annotations.case import Case
 from dafne_dante.benchmark.domain import Domain
 from dafne_dante.benchmark.protocol import check_name
+from dafne_dante.benchmark.public_sets import PUBLIC_SETS, read_public_set
 from dafne_dante.config import Settings
 from dafne_dante.errors import SettingsError
 from dafne_dante.plugin.collecting import CaseRequest, collect_cases
 
-__all__ = ["FolderRequest", "named_folders", "one_person_one_name", "read_folder"]
+__all__ = ["FolderRequest", "folder_request", "named_folders", "one_person_one_name", "read_folder"]
 
+_MOST_PUBLIC = 60
+"""Studies of a public set: they are all in memory."""
 _PERSON = re.compile(r"(?<![A-Za-z0-9])(sub-[A-Za-z0-9]+)")
 
 
 @dataclass(frozen=True)
 class FolderRequest:
-    """A domain's name, the folder with its labelled studies, and whether no other folder shows the same people."""
+    """A domain's name, the folder with its labelled studies, and whether no other folder shows the same people.
+
+    `public` is the name of the public set that the folder is, one of PUBLIC_SETS; "" for a person's own studies.
+    """
 
     name: str
     path: Path
+    public: str = ""
     skip_faulty: bool = False
     other_people: bool = False
 
 
+def folder_request(name: str, place: str) -> FolderRequest:
+    """From DIR, or SET:DIR for a public set, as given on the command line."""
+    public, separator, path = place.partition(":")
+    if separator and public in PUBLIC_SETS:
+        return FolderRequest(check_name(name), Path(path), public)
+    return FolderRequest(check_name(name), Path(place))
+
+
 def named_folders(texts: Sequence[str]) -> tuple[FolderRequest, ...]:
-    """From NAME=DIR, as given on the command line; SettingsError for anything else."""
+    """From NAME=DIR or NAME=SET:DIR, as given on the command line; SettingsError for anything else."""
     found = []
     for text in texts:
         name, separator, path = text.partition("=")
         if not separator or not path:
             raise SettingsError(f"expected --target as NAME=DIR with --source, found {name[:60]!r} without a folder")
-        found.append(FolderRequest(check_name(name), Path(path)))
+        found.append(folder_request(name, path))
     return tuple(found)
 
 
@@ -54,6 +69,8 @@ def read_folder(request: FolderRequest, settings: Settings, *, contrasts: int | 
     Raises:
         AnnotationError, TrustError, StorageError: as collect_cases.
     """
+    if request.public:
+        return read_public_set(request.public, request.path, domain=request.name, most=_MOST_PUBLIC)
     wanted = CaseRequest((request.path,), skip_faulty=request.skip_faulty)
     collection = collect_cases(wanted, settings, contrasts=contrasts)
     cases = [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dafne_dante.benchmark.benchmark import BenchmarkRequest
 from dafne_dante.benchmark.domain import Domain
-from dafne_dante.benchmark.folders import FolderRequest, named_folders, one_person_one_name, read_folder
+from dafne_dante.benchmark.folders import FolderRequest, folder_request, named_folders, one_person_one_name, read_folder
 from dafne_dante.benchmark.pretraining import plan_for
 from dafne_dante.benchmark.protocol import Effort, Grid
 from dafne_dante.benchmark.simulated import TARGET_NAMES, simulated_plan, simulated_source, simulated_target
@@ -38,7 +38,7 @@ class Wish:
 
     Attributes:
         targets: names of simulated domains.
-        source, folders: own folders instead; `folders` as NAME=DIR.
+        source, folders: own folders or public sets instead; `source` as DIR or SET:DIR, `folders` with NAME= before.
         other_people: whether subjects of the same name in two folders are different people.
         seeds: how many.
     """
@@ -51,7 +51,7 @@ class Wish:
     seeds: int | None = None
     epochs: int | None = None
     jobs: int = 2
-    source: Path | None = None
+    source: str | None = None
     folders: tuple[str, ...] = ()
     skip_faulty: bool = False
     other_people: bool = False
@@ -100,7 +100,7 @@ def _own_domains(wish: Wish, settings: Settings) -> tuple[Domain, list[Domain]]:
         return replace(request, skip_faulty=wish.skip_faulty, other_people=wish.other_people)
 
     assert wish.source is not None
-    first = read_folder(asked(FolderRequest("source", wish.source)), settings)
+    first = read_folder(asked(folder_request("source", wish.source)), settings)
     contrasts = first.cases[0].image.shape[0]
     others = [read_folder(asked(one), settings, contrasts=contrasts) for one in named_folders(wish.folders)]
     source, *targets = one_person_one_name([first, *others])

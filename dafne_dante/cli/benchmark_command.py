@@ -22,8 +22,12 @@ def benchmark(
         str, typer.Option(help="Simulated target domains, separated by commas; all when left out.")
     ] = "",
     shots: Annotated[str, typer.Option(help="Training subjects: full, 1, 2, ..., separated by commas.")] = "",
-    source: Annotated[Path | None, typer.Option(help="Own labelled studies of the source domain.")] = None,
-    target: Annotated[list[str] | None, typer.Option(help="Own target domain as NAME=DIR; repeatable.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Own labelled studies of the source domain, or a public set as SET:DIR.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Own target domain as NAME=DIR or NAME=SET:DIR; repeatable.")
+    ] = None,
     other_people: Annotated[
         bool, typer.Option("--other-people", help="Equal names of subjects in two folders are different people.")
     ] = False,

@@ -8,6 +8,7 @@ import zipfile
 from dataclasses import replace
 from uuid import UUID
 
+import numpy as np
 import pytest
 import torch
 from deltas import forge, replace_numbers
@@ -23,6 +24,7 @@ from dafne_dante.delta.signing import ensure_signing_key, public_key_text, trust
 from dafne_dante.federation.operator import merge_pending
 from dafne_dante.models.build import build_network, canonical_weights
 from dafne_dante.models.file import serialise_model, write_model
+from dafne_dante.plugin.apply import updated_model
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.loop import Recipe, fit
 from dafne_dante.training.prepared import prepare_cases
@@ -39,14 +41,29 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def learned(base):
     """What a site with another scanner learned, as updates."""
-    plan, network = base.plan, build_network(base.plan, base.weights)
     own, new = [make_case(number) for number in (1, 2)], [make_case(number, **NEW_SCANNER) for number in (21, 22, 23)]
-    cases = prepare_cases([*own, *new], plan)
-    recipe = Recipe(epochs=4, steps_per_epoch=10, learning_rate=5e-3, seed=1)
-    fit(network, plan, FullFineTuning(), cases[:4], cases[4:], recipe=recipe)
+    return trained_updates(base, [*own, *new])
+
+
+def trained_updates(base, cases, **options):
+    """What a training on these cases moves; the last case is held out."""
+    plan, network = base.plan, build_network(base.plan, base.weights)
+    prepared = prepare_cases(cases, plan)
+    recipe = Recipe(**{"epochs": 4, "steps_per_epoch": 10, "learning_rate": 5e-3, "seed": 1, **options})
+    fit(network, plan, FullFineTuning(), prepared[:-1], prepared[-1:], recipe=recipe)
     return take_difference(
         canonical_weights(plan, base.weights), canonical_weights(plan, plain_weights(network)), {}
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def flipped(base):
+    """What honest code learns where somebody has swapped the names of the two structures."""
+    swapped = np.array([0, 2, 1], dtype=np.uint8)
+    cases = [make_case(number) for number in (1, 2, 3)]
+    cases += [make_case(number, **NEW_SCANNER) for number in (21, 22, 23)]
+    flipped = [replace(case, segmentation=swapped[case.segmentation]) for case in cases]
+    return trained_updates(base, flipped, epochs=8)
 
 
 class Federation(Operator):
@@ -162,6 +179,22 @@ def test_an_attack_beside_two_good_updates(federation, name):
     bad = federation.send(REFUSED[name](federation), user="evil")
     reasons = federation.check(good)
     assert list(reasons) == [bad], reasons
+
+
+@pytest.mark.parametrize("honest", [1, 2, 6])
+def test_training_on_swapped_labels_is_found_or_outweighed(federation, flipped, honest):
+    """It is signed by a site on the list, of the right length, and made by the same code: only the cases tell."""
+    alone = federation.dice(updated_model(federation.model, flipped, timestamp=federation.model.timestamp + 1))
+    before = federation.dice(federation.model)
+    assert min(alone[label] - before[label] for label in ("ball", "box")) < -3 * MARGIN, "it does harm"
+    good = [federation.send(federation.honest(number), user=f"h{number}") for number in range(honest)]
+    federation.send(federation.delta(0, site="h9", updates=flipped), user="evil")
+    while federation.shelf.uploads(TYPE):
+        federation.merge()
+    assert not set(good) & set(federation.quarantined())
+    after = federation.dice(federation.newest())
+    assert all(after[label] >= before[label] - MARGIN for label in ("ball", "box"))
+    assert after["mean"] > before["mean"] - MARGIN / 2
 
 
 def test_a_plain_sign_flip_beside_nine_good_ones_is_trimmed_away(federation):

@@ -15,6 +15,7 @@ from dafne_dante.benchmark.splits import split_cases
 from dafne_dante.models.file import read_model
 from dafne_dante.models.relabel import relabelled
 from dafne_dante.training.defaults import LEARNING_RATES
+from dafne_dante.training.joined import JoinedCases
 from dafne_dante.training.loop import fit
 
 CELL = Cell("one", 1, "rich", "auto", 0)
@@ -38,7 +39,8 @@ def watched(monkeypatch):
     seen = []
 
     def watch(network, plan, method, training, held_out, **options):
-        seen.append((method.name, len(training), options["recipe"].learning_rate))
+        turns = len(training.turns) if isinstance(training, JoinedCases) else len(training)
+        seen.append((method.name, turns, options["recipe"].learning_rate))
         return fit(network, plan, method, training, held_out, **options)
 
     monkeypatch.setattr(own_methods, "fit", watch)

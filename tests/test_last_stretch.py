@@ -56,7 +56,9 @@ def test_the_stretch_learns_from_the_held_out_case_too(chosen, monkeypatch):
     rows = []
     before = copies(chosen.network)
     result = run_last_stretch(chosen, last, on_epoch=rows.append)
-    assert seen == [([*chosen.training, *chosen.held_out], ())]
+    ((training, held_out),) = seen
+    assert [id(case) for case in training] == [id(case) for case in (*chosen.training, *chosen.held_out)]
+    assert held_out == ()
     assert [record.epoch for record in result.history] == [1, 2, 3, 4, 5, 6]
     assert result.history[:3] == chosen.result.history and list(result.history[3:]) == rows
     assert result.best_epoch == 6

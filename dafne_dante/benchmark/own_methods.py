@@ -10,7 +10,7 @@ can whose operator ships some (`--replay`), in as many more steps; no other meth
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,9 +67,9 @@ class OwnMethods:
         method = method_named(method_name, **options)
         selection = prepare_cases(split.selection, base.plan)
         replay = split.replay if is_auto and same_labels else ()
-        others = prepare_cases(replay, base.plan)
-        training = with_replay(prepare_cases(split.training, base.plan), others)
-        recipe = replace(recipe, steps_per_epoch=steps_with_replay(recipe.steps_per_epoch, training, others))
+        own, others = (prepare_cases(cases, base.plan) for cases in (split.training, replay))
+        training = with_replay(own, others)
+        recipe = replace(recipe, steps_per_epoch=steps_with_replay(recipe.steps_per_epoch, own, others))
         with PeakMemory(choose_device()) as memory:
             result, curve = _fit(network, base, method, training, selection, recipe=recipe)
         updates = _updates(base, network, method, selection, search=is_auto)
@@ -114,7 +114,7 @@ def _fit(
     network: nn.Module,
     base: GlobalModel,
     method: Method,
-    training: list[PreparedCase],
+    training: Sequence[PreparedCase],
     selection: list[PreparedCase],
     *,
     recipe: Recipe,

@@ -181,14 +181,13 @@ def _train(
     def tell(record: EpochRecord) -> None:
         tuning.on_epoch(replace(record, epoch=done + record.epoch), of * tuning.recipe.epochs)
 
-    others = tuning.prepare(replayed, base.plan)
-    drawn_from = with_replay(tuning.prepare(training, base.plan), others)
-    steps = steps_with_replay(tuning.recipe.steps_per_epoch, drawn_from, others)
+    own, others = tuning.prepare(training, base.plan), tuning.prepare(replayed, base.plan)
+    steps = steps_with_replay(tuning.recipe.steps_per_epoch, own, others)
     result = fit(
         network,
         tuning.thrift.plan_to_train_by(base.plan),
         method,
-        drawn_from,
+        with_replay(own, others),
         tuning.prepare(held_out, base.plan),
         recipe=replace(tuning.recipe, steps_per_epoch=steps),
         on_epoch=tell,

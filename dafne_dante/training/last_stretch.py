@@ -22,6 +22,7 @@ from dafne_dante.models.plan import ModelPlan
 from dafne_dante.training.averaging import named_tensors, put_tensors
 from dafne_dante.training.held_out import HeldOutWindows
 from dafne_dante.training.history import EpochRecord
+from dafne_dante.training.joined import JoinedCases
 from dafne_dante.training.loop import FitResult, fit
 from dafne_dante.training.prepared import PreparedCase
 from dafne_dante.training.processes import ALONE, Processes
@@ -102,7 +103,7 @@ def run_last_stretch(
         network,
         stretch.plan,
         stretch.method,
-        [*stretch.training, *stretch.held_out],
+        JoinedCases((stretch.training, stretch.held_out)),
         (),
         recipe=recipe,
         on_epoch=lambda record: on_epoch(placed(record)),

@@ -9,6 +9,7 @@ many more steps as it has draws of them.
 from collections.abc import Sequence
 from math import ceil
 
+from dafne_dante.training.joined import JoinedCases
 from dafne_dante.training.prepared import PreparedCase
 
 __all__ = ["steps_with_replay", "with_replay"]
@@ -16,14 +17,17 @@ __all__ = ["steps_with_replay", "with_replay"]
 _OWN_A_REPLAYED = 3
 
 
-def with_replay(own: Sequence[PreparedCase], replayed: Sequence[PreparedCase]) -> list[PreparedCase]:
-    """What to draw from: own cases as often as it takes (the same objects), replayed ones once; nothing without own."""
+def with_replay(own: Sequence[PreparedCase], replayed: Sequence[PreparedCase]) -> Sequence[PreparedCase]:
+    """What to draw from: the site's own cases as often as it takes, and those replayed once; nothing without own."""
     if not own or not replayed:
-        return list(own)
-    return [*own] * max(1, ceil(_OWN_A_REPLAYED * len(replayed) / len(own))) + [*replayed]
+        return own
+    return JoinedCases((own, replayed), (max(1, ceil(_OWN_A_REPLAYED * len(replayed) / len(own))), 1))
 
 
-def steps_with_replay(steps: int, drawn_from: Sequence[PreparedCase], replayed: Sequence[PreparedCase]) -> int:
-    """The steps of an epoch in which the site's own cases, all but those replayed, are drawn as often as in `steps`."""
-    own = len(drawn_from) - len(replayed)
-    return ceil(steps * len(drawn_from) / own) if replayed and own > 0 else steps
+def steps_with_replay(steps: int, own: Sequence[PreparedCase], replayed: Sequence[PreparedCase]) -> int:
+    """The steps of an epoch in which the site's own cases are drawn as often as in `steps` without replay."""
+    drawn_from = with_replay(own, replayed)
+    if not isinstance(drawn_from, JoinedCases):
+        return steps
+    turns = len(drawn_from.turns)
+    return ceil(steps * turns / (turns - len(replayed)))

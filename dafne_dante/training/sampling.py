@@ -26,6 +26,7 @@ from torch import Tensor
 
 from dafne_dante.errors import NotEnoughCasesError
 from dafne_dante.models.plan import ModelPlan
+from dafne_dante.training.joined import JoinedCases
 from dafne_dante.training.padded import PaddedCase, pad_case, patch_start
 from dafne_dante.training.prepared import PreparedCase
 
@@ -48,12 +49,11 @@ class PatchSampler:
 
     def __init__(self, cases: Sequence[PreparedCase], plan: ModelPlan, seed: int) -> None:
         self._random = np.random.default_rng(seed)
-        # A case that is in the list more than once is drawn more often, and padded once.
-        padded: dict[int, PaddedCase] = {}
-        for number, case in enumerate(cases):
-            if id(case) not in padded:
-                padded[id(case)] = pad_case(cases, number, plan, self._random)
-        self._cases = [padded[id(case)] for case in cases if padded[id(case)].is_known]
+        padded = [pad_case(cases, number, plan, self._random) for number in range(len(cases))]
+        self._cases = [case for case in padded if case.is_known]
+        places = {case.number: place for place, case in enumerate(self._cases)}
+        turns = cases.turns if isinstance(cases, JoinedCases) else range(len(cases))
+        self._turns = [places[number] for number in turns if number in places]
         if not self._cases:
             raise NotEnoughCasesError("expected at least one annotated slice to learn from, found none")
         self._queue: list[int] = []
@@ -96,7 +96,7 @@ class PatchSampler:
     def _next(self, patch: tuple[int, ...] | None) -> int:
         """The next case of the queue, or the next with such a patch, or, where there is none left, any with it."""
         if not self._queue:
-            self._queue = [int(index) for index in self._random.permutation(len(self._cases))]
+            self._queue = [self._turns[index] for index in self._random.permutation(len(self._turns))]
         places = range(len(self._queue) - 1, -1, -1)
         found = next((one for one in places if patch in {None, self._cases[self._queue[one]].patch}), None)
         if found is not None:

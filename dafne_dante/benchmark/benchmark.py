@@ -40,6 +40,7 @@ class BenchmarkRequest:
         targets: every target of the grid, by name.
         plan: of the base models, with the source's labels.
         jobs: processes at a time, one thread each.
+        dante: the program `dante_train`, where methods of Dante's are compared.
     """
 
     out: Path
@@ -49,6 +50,7 @@ class BenchmarkRequest:
     targets: Mapping[str, Domain]
     plan: ModelPlan
     jobs: int = 2
+    dante: Path | None = None
 
 
 def run_benchmark(request: BenchmarkRequest, *, tell: Callable[[str], None] = lambda text: None) -> list[Row]:
@@ -62,7 +64,7 @@ def run_benchmark(request: BenchmarkRequest, *, tell: Callable[[str], None] = la
     """
     folder = BenchmarkFolder(request.out)
     for method in request.grid.methods:
-        runner_for(method, request.effort, folder.cache)
+        runner_for(method, request.effort, folder.cache, request.dante)
     _check_shots(request)
     with folder.held():
         folder.agree(_agreement(request))
@@ -145,7 +147,7 @@ def _run_missing(
 
 def _tasks(request: BenchmarkRequest, folder: BenchmarkFolder, cells: list[Cell]) -> Iterator[Task]:
     for cell in cells:
-        runner = runner_for(cell.method, request.effort, folder.cache)
+        runner = runner_for(cell.method, request.effort, folder.cache, request.dante)
         base = folder.base(_pretraining(request, cell), cell.seed)
         yield Task(cell.name, run_cell, (runner, cell, _split(request, cell), base, folder.work(cell)))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dafne_dante.benchmark.benchmark import BenchmarkRequest
+from dafne_dante.benchmark.dante_methods import DANTE_METHODS, dante_plan
 from dafne_dante.benchmark.domain import Domain
 from dafne_dante.benchmark.folders import FolderRequest, folder_request, named_folders, one_person_one_name, read_folder
 from dafne_dante.benchmark.pretraining import plan_for
@@ -29,6 +30,7 @@ _QUICK_SHOTS: tuple[int | None, ...] = (None, 1)
 _QUICK_PRETRAININGS: tuple[Pretraining, ...] = ("rich",)
 _SEEDS, _QUICK_SEEDS = 3, 1
 _VOXEL_MM = 6.0
+_EFFORT_2D = Effort(epochs=20, steps_per_epoch=32, pretraining_epochs=4)
 _SOURCE_SUBJECTS, _TARGET_SUBJECTS = 16, 13
 
 
@@ -41,6 +43,8 @@ class Wish:
         source, folders: own folders or public sets instead; `source` as DIR or SET:DIR, `folders` with NAME= before.
         other_people: whether subjects of the same name in two folders are different people.
         seeds: how many.
+        dante: the program `dante_train`, whose methods are compared too. All methods then have the network that it
+            builds, a 2D U-Net, and their base.
     """
 
     out: Path
@@ -55,6 +59,7 @@ class Wish:
     folders: tuple[str, ...] = ()
     skip_faulty: bool = False
     other_people: bool = False
+    dante: Path | None = None
 
 
 def make_request(
@@ -71,10 +76,12 @@ def make_request(
     own = wish.source is not None
     tell("reading the folders" if own else "simulating individuals from the ICBM152 template")
     source, targets = _own_domains(wish, settings) if own else _simulated_domains(wish)
+    plan = plan_for(source) if own else simulated_plan(_VOXEL_MM)
+    effort = Effort() if wish.dante is None else _EFFORT_2D
     seeds = wish.seeds or (_QUICK_SEEDS if wish.quick else _SEEDS)
     grid = Grid(
         targets=tuple(target.name for target in targets),
-        methods=wish.methods or _METHODS,
+        methods=wish.methods or (_METHODS if wish.dante is None else (*_METHODS, *DANTE_METHODS)),
         shots=_shots(wish, targets, tell),
         pretrainings=_QUICK_PRETRAININGS if wish.quick else PRETRAININGS,
         seeds=tuple(range(seeds)),
@@ -82,11 +89,12 @@ def make_request(
     return BenchmarkRequest(
         out=wish.out,
         grid=grid,
-        effort=Effort(epochs=wish.epochs) if wish.epochs else Effort(),
+        effort=replace(effort, epochs=wish.epochs or effort.epochs),
         source=source,
         targets={target.name: target for target in targets},
-        plan=plan_for(source) if own else simulated_plan(_VOXEL_MM),
+        plan=plan if wish.dante is None else dante_plan(plan),
         jobs=wish.jobs,
+        dante=wish.dante,
     )
 
 

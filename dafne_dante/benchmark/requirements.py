@@ -9,12 +9,14 @@ Invariant: a promise that nothing was measured for is no kept promise; it is not
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from dafne_dante.benchmark.comparison import Row
 from dafne_dante.benchmark.protocol import shots_in_words
 from dafne_dante.benchmark.summary import BASELINE, Setting, Summary, mean_of
 
 __all__ = ["Promise", "check_promises"]
 
 _PAIR = ("lora", "gradual-unfreezing")
+_DANTE_PAIR = ("dante-lora", "dante-gradual-unfreezing")
 _FEW = (1, 2)
 
 _Methods = Mapping[str, Summary]
@@ -44,6 +46,9 @@ def check_promises(summaries: Mapping[Setting, _Methods]) -> list[Promise]:
         ("63.6 % fewer epochs to 85 % of the common peak", 0.636, _everywhere, _epochs_saved),
         ("70 % fewer seconds to 85 % of the common peak", 0.70, _everywhere, _seconds_saved),
         ("few-shot: auto forgets at most 0.03 of the source's Dice", -0.03, _few_or_four, _kept_of_source),
+        ("Dice of the better of the two is not below that of the better of Dante's", 0.0, _everywhere, _above_dante),
+        ("two thirds fewer seconds to 85 % of the common peak than Dante's quicker one", 2 / 3, _everywhere, _sooner),
+        ("the larger delta is at most 5 % of what Dante would upload", -0.05, _everywhere, _bytes_of_dante),
     ]  # fmt: skip
     found = [_check(words, least, measure, _where(summaries, holds)) for words, least, holds, measure in promises]
     return [promise for promise in found if promise.settings]
@@ -79,8 +84,8 @@ def _above(methods: _Methods, one: str, other: str) -> float | None:
     return None if dice[0] is None or dice[1] is None else dice[0].mean - dice[1].mean
 
 
-def _better(methods: _Methods) -> str | None:
-    known = {name: dice.mean for name in _PAIR if name in methods and (dice := methods[name].dice) is not None}
+def _better(methods: _Methods, pair: tuple[str, str] = _PAIR) -> str | None:
+    known = {name: dice.mean for name in pair if name in methods and (dice := methods[name].dice) is not None}
     return max(known, key=lambda name: known[name], default=None)
 
 
@@ -102,8 +107,33 @@ def _seconds_saved(methods: _Methods) -> float | None:
     return max((one.seconds_saved.mean for one in _pair(methods) if one.seconds_saved), default=None)
 
 
-def _pair(methods: _Methods) -> Iterator[Summary]:
-    return (methods[name] for name in _PAIR if name in methods)
+def _pair(methods: _Methods, pair: tuple[str, str] = _PAIR) -> Iterator[Summary]:
+    return (methods[name] for name in pair if name in methods)
+
+
+def _above_dante(methods: _Methods) -> float | None:
+    better, other = _better(methods), _better(methods, _DANTE_PAIR)
+    return None if better is None or other is None else _above(methods, better, other)
+
+
+def _sooner(methods: _Methods) -> float | None:
+    """The share of the quicker one's seconds; who does not reach the peak counts with all that it took."""
+    ours, theirs = (
+        min((mean.mean for one in _pair(methods, pair) if (mean := mean_of(one.rows, _seconds))), default=None)
+        for pair in (_PAIR, _DANTE_PAIR)
+    )
+    return None if ours is None or not theirs else 1 - ours / theirs
+
+
+def _seconds(row: Row) -> float:
+    return (row.reached or row.outcome.curve[-1]).processor_seconds
+
+
+def _bytes_of_dante(methods: _Methods) -> float | None:
+    ours, theirs = (
+        [row.outcome.sent_bytes for one in _pair(methods, pair) for row in one.rows] for pair in (_PAIR, _DANTE_PAIR)
+    )
+    return -max(ours) / min(theirs) if ours and theirs else None
 
 
 def _kept_of_source(methods: _Methods) -> float | None:

@@ -32,6 +32,10 @@ def benchmark(
         bool, typer.Option("--other-people", help="Equal names of subjects in two folders are different people.")
     ] = False,
     skip_faulty: SkipFaulty = False,
+    dante: Annotated[
+        Path | None,
+        typer.Option(help="The program dante_train: its methods too, and its 2D U-Net for all of them."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Epochs of each training.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Trainings at a time, one thread each.")] = 2,
     as_json: Json = False,
@@ -57,6 +61,7 @@ def benchmark(
         folders=tuple(target or ()),
         skip_faulty=skip_faulty,
         other_people=other_people,
+        dante=dante,
     )
     request = make_request(wish, load_settings(), tell=say)
     rows = run_benchmark(request, tell=say)

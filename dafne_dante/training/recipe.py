@@ -12,6 +12,7 @@ __all__ = ["Recipe", "rate_factor"]
 
 _FINAL_RATE = 0.02
 _POWER = 0.9
+_WARMING_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Recipe:
     Attributes:
         learning_rate: of AdamW, before each group's own factor; linear warm-up, then the schedule.
         schedule: cosine to 2 % of the rate, or (1 - progress)^0.9 as in nnU-Net.
+        warmup_steps: of the rate, at most; a short training warms up for a twentieth of its steps.
         clip_norm: the largest L2 norm of a step's gradient.
         augmentation: how strongly each part of `augmentation` changes the batches.
         average_decay: of a running mean of the weights, which is measured beside them and kept where it does better;
@@ -69,15 +71,20 @@ def rate_factor(step: int, recipe: Recipe, *, steps_before: int = 0) -> float:
 
     What moves only since `steps_before` steps warms up from there.
     """
-    warm = min(1.0, (step - steps_before) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
-    return warm * _scheduled(step, recipe)
+    warming = _warming_steps(recipe)
+    warm = min(1.0, (step - steps_before) / warming) if warming else 1.0
+    return warm * _scheduled(step, recipe, warming)
 
 
-def _scheduled(step: int, recipe: Recipe) -> float:
-    if step <= recipe.warmup_steps:
+def _warming_steps(recipe: Recipe) -> int:
+    return min(recipe.warmup_steps, math.ceil(_WARMING_SHARE * recipe.epochs * recipe.steps_per_epoch))
+
+
+def _scheduled(step: int, recipe: Recipe, warming: int) -> float:
+    if step <= warming:
         return 1.0
-    total = max(1, recipe.epochs * recipe.steps_per_epoch - recipe.warmup_steps)
-    progress = min(1.0, (step - recipe.warmup_steps) / total)
+    total = max(1, recipe.epochs * recipe.steps_per_epoch - warming)
+    progress = min(1.0, (step - warming) / total)
     if recipe.schedule == "poly":
         return float((1 - progress) ** _POWER)
     return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -4,9 +4,10 @@
 
 Each number of updates is merged in a process of its own, dense updates of every weight of a 3D U-Net, each of a site of
 its own, so that from five on the trimmed mean is taken. What is timed is from the bytes of the delta files to the new
-weights: admission (signature, digests, shapes, finiteness, length), setting aside, clipping and averaging; trying the
-result on the operator's cases is not part of it. Beside it, in the same process: reading each file's bytes and adding
-its tensors, as they are stored, to a sum in float32.
+weights: admission (signature, digests, shapes, finiteness, length), clipping and averaging; trying the result on the
+operator's cases is not part of it. Beside it, in the same process: reading each file's bytes and adding its dense
+updates, each number of int8 times its row's scale, to a sum in float32. Times are those of the processor, so that what
+else the machine does counts less; the best of three.
 """
 
 import argparse
@@ -30,9 +31,10 @@ from dafne_dante.durable import read_bounded
 from dafne_dante.federation.admission import admit
 from dafne_dante.federation.contribution import Contribution, contribution_from
 from dafne_dante.federation.merge import merge_updates
-from dafne_dante.federation.spilled import spill
+from dafne_dante.federation.spilled import set_aside
 from dafne_dante.models.build import build_network, canonical_weights
 from dafne_dante.models.global_model import digest_weights
+from dafne_dante.models.known_weights import KnownWeights
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.types import Weights
 
@@ -64,33 +66,40 @@ def write_deltas(folder: Path, base: Weights, count: int) -> None:
     (folder / "keys.json").write_text(json.dumps(keys))
 
 
-def read_and_add(paths: list[Path]) -> float:
-    """Seconds to read each file and add its tensors."""
-    begin = time.perf_counter()
-    total: dict[str, torch.Tensor] = {}
+def read_and_add(paths: list[Path], base: Weights) -> float:
+    """Seconds to read each file and add its dense updates to a sum, as it is there to be written simply."""
+    total = {name: torch.zeros_like(tensor) for name, tensor in base.items()}
+    begin = time.process_time()
     for path in paths:
-        for name, tensor in load(path.read_bytes()).items():
-            total[name] = total[name] + tensor.float() if name in total else tensor.float()
-    return time.perf_counter() - begin
+        stored = load(path.read_bytes())
+        for name in base:
+            if (tensor := stored.get(f"{name}#d")) is None:
+                continue
+            dense = tensor.float()
+            if (scales := stored.get(f"{name}#d#rows")) is not None:
+                dense = dense.reshape(len(scales), -1).mul_(scales[:, None]).reshape(dense.shape)
+            total[name].add_(dense)
+    return time.process_time() - begin
 
 
 def merge(folder: Path, base: Weights, keys: list[str], paths: list[Path]) -> float:
     """Seconds to admit and merge."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     seen: set[str] = set()
+    known = KnownWeights(base)
     contributions: list[Contribution] = []
     for path in paths:
         delta = admit(
-            read_bounded(path, max_bytes=MOST_BYTES), bases={digest_weights(base): base}, trusted_keys=keys,
+            read_bounded(path, max_bytes=MOST_BYTES), bases={known.digest: known}, trusted_keys=keys,
             seen_update_ids=seen, model_id=FAMILY, labels=LABELS, max_norm_ratio=10.0,
         )  # fmt: skip
         made = contribution_from(delta)
-        aside = spill(delta.updates, folder / f"{path.stem}.aside")
+        aside = set_aside(delta, path)
         contributions.append(Contribution(made.update_id, made.public_key, made.base_sha256, made.cases, aside))
         seen.add(made.update_id)
         del delta, made
     merge_updates(base, contributions)
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 def measure(folder: Path, channels: int) -> None:
@@ -98,9 +107,11 @@ def measure(folder: Path, channels: int) -> None:
     base = base_weights(channels)
     keys = json.loads((folder / "keys.json").read_text())
     paths = sorted(folder.glob("*.delta"))
-    seconds = merge(folder, base, keys, paths)
+    first = merge(folder, base, keys, paths)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"updates": len(paths), "seconds": seconds, "mebibytes": peak, "added": read_and_add(paths)}))
+    seconds = min(first, *(merge(folder, base, keys, paths) for _ in range(2)))
+    added = min(read_and_add(paths, base) for _ in range(3))
+    print(json.dumps({"updates": len(paths), "seconds": seconds, "mebibytes": peak, "added": added}))
 
 
 if __name__ == "__main__":

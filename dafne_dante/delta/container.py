@@ -46,11 +46,12 @@ _NUMPY: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "I8": "i1"}
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A tensor as its bytes: dtype F32, F16 or I8, little-endian, C order."""
+    """A tensor as its bytes: dtype F32, F16 or I8, little-endian, C order; `begin`: where they lie in a file read."""
 
     dtype: str
     shape: tuple[int, ...]
     content: bytes | memoryview
+    begin: int = 0
 
     @classmethod
     def from_tensor(cls, tensor: Tensor, dtype: str) -> "StoredTensor":
@@ -120,7 +121,7 @@ def read_container(content: bytes) -> Container:
     metadata = document.pop(_METADATA, None)
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DeltaFormatError(f"expected {_METADATA} with texts in the header, found none")
-    return Container(metadata, _slice_tensors(document, memoryview(content)[body:]))
+    return Container(metadata, _slice_tensors(document, memoryview(content)[body:], body))
 
 
 def _parse_header(header: bytes) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _parse_header(header: bytes) -> dict[str, Any]:
     return document
 
 
-def _slice_tensors(entries: Mapping[str, Any], body: memoryview) -> dict[str, StoredTensor]:
+def _slice_tensors(entries: Mapping[str, Any], body: memoryview, begin: int) -> dict[str, StoredTensor]:
     for name, entry in entries.items():
         _check_entry(name, entry)
     tensors: dict[str, StoredTensor] = {}
@@ -142,7 +143,7 @@ def _slice_tensors(entries: Mapping[str, Any], body: memoryview) -> dict[str, St
         end = position + prod(shape) * DTYPE_BYTES[entry["dtype"]]
         if entry["data_offsets"] != [position, end]:
             raise DeltaFormatError(f"expected {shown(name)} at bytes {position} to {end}, found another place")
-        tensors[name] = StoredTensor(entry["dtype"], shape, body[position:end])
+        tensors[name] = StoredTensor(entry["dtype"], shape, body[position:end], begin + position)
         position = end
     if position != len(body):
         raise DeltaFormatError(f"expected {position} bytes of tensors, found {len(body)}; fetch the file again")

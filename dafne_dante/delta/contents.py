@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dafne_dante.adaptation.low_rank import FORMS, LowRank
-from dafne_dante.delta.difference import WeightUpdate, check_fit
+from dafne_dante.delta.difference import WeightUpdate, check_fit, is_finite
 from dafne_dante.delta.envelope import Envelope
 from dafne_dante.delta.manifest import Manifest, TensorEntry
 from dafne_dante.delta.naming import parts_of, rows_name, shown, stored_name
@@ -25,7 +25,7 @@ from dafne_dante.errors import (
     DeltaShapeError,
     DeltaValueError,
 )
-from dafne_dante.models.global_model import digest_weights
+from dafne_dante.models.known_weights import digest_of
 from dafne_dante.types import Weights
 
 __all__ = ["read_updates"]
@@ -86,7 +86,7 @@ def _expected_names(entries: Mapping[str, TensorEntry], weight: str, kind: str) 
 
 
 def _check_base(manifest: Manifest, base: "Weights | None") -> None:
-    if base is not None and digest_weights(base) != manifest.base_sha256:
+    if base is not None and digest_of(base) != manifest.base_sha256:
         raise DeltaBaseError("expected a delta of this base model, found one of another; take the base that it names")
 
 
@@ -125,7 +125,7 @@ def _assemble(weight: str, kind: str, parts: list[Tensor], scale: float) -> Weig
 def _restored(envelope: Envelope, weight: str, kind: str) -> WeightUpdate:
     stored = {name: envelope.tensors[name] for name in _expected_names(envelope.manifest.tensors, weight, kind)}
     for name, tensor in stored.items():
-        if tensor.dtype != "I8" and not torch.isfinite(tensor.to_tensor()).all():
+        if tensor.dtype != "I8" and not is_finite(tensor.to_tensor()):
             raise DeltaValueError(f"expected finite numbers in {shown(name)}, found NaN or infinity")
     scale = envelope.manifest.tensors[stored_name(weight, parts_of(kind)[0])].scale
     empty = [torch.empty(0)] * len(parts_of(kind))
@@ -139,6 +139,6 @@ def _stays_finite(update: WeightUpdate) -> bool:
     """Whether the dense form is finite however its sums are ordered: |s| r max|A| max|B| is a bound of every step."""
     value = update.value
     if not isinstance(value, LowRank):
-        return bool(torch.isfinite(value).all())
+        return is_finite(value)
     highest_a, highest_b = float(value.a.abs().max()), float(value.b.abs().max())
     return max(1.0, abs(value.scale)) * value.rank * highest_a * highest_b <= _LARGEST and highest_a <= _LARGEST

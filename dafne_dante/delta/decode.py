@@ -9,27 +9,39 @@ Invariants: nothing of a file is used unless all of it is right; every failure i
 changed anywhere is refused.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import hypot
 
+from dafne_dante.delta.container import StoredTensor
 from dafne_dante.delta.contents import read_updates
 from dafne_dante.delta.describe import describe_delta
-from dafne_dante.delta.difference import WeightUpdate
-from dafne_dante.delta.envelope import open_envelope
+from dafne_dante.delta.difference import WeightUpdate, factor_norm
+from dafne_dante.delta.envelope import Envelope, open_envelope
 from dafne_dante.delta.manifest import Manifest
 from dafne_dante.delta.signing import PublicKeyText
 from dafne_dante.types import Weights
 
-__all__ = ["Delta", "decode_delta", "describe_delta"]
+__all__ = ["Delta", "decode_delta", "decode_envelope", "describe_delta"]
 
 
 @dataclass(frozen=True, eq=False)
 class Delta:
-    """A delta whose every check passed; updates are float32, sorted by the name of their weight."""
+    """A delta whose every check passed; updates are float32, sorted by the name of their weight.
+
+    `tensors` are those of the file, in their stored form, by stored name.
+    """
 
     manifest: Manifest
     updates: tuple[WeightUpdate, ...]
     public_key: PublicKeyText
+    tensors: Mapping[str, StoredTensor] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def length(self) -> float:
+        """L2 norm over the dense forms of all updates."""
+        return hypot(*(factor_norm(update.value) for update in self.updates))
 
 
 def decode_delta(content: bytes, *, base: "Weights | None", trusted_keys: Collection[str] | None) -> Delta:
@@ -49,5 +61,9 @@ def decode_delta(content: bytes, *, base: "Weights | None", trusted_keys: Collec
         DeltaDigestError: stored bytes are not those that were signed.
         DeltaValueError: a number is not finite, or its product would not be.
     """
-    envelope = open_envelope(content, trusted_keys=trusted_keys)
-    return Delta(envelope.manifest, read_updates(envelope, base), envelope.public_key)
+    return decode_envelope(open_envelope(content, trusted_keys=trusted_keys), base=base)
+
+
+def decode_envelope(envelope: Envelope, *, base: "Weights | None") -> Delta:
+    """As `decode_delta`, of a file whose first four checks passed."""
+    return Delta(envelope.manifest, read_updates(envelope, base), envelope.public_key, envelope.tensors)

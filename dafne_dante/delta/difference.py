@@ -18,6 +18,7 @@ from torch import Tensor
 from dafne_dante.adaptation.low_rank import LowRank, factor_shapes, rebuild
 from dafne_dante.delta.naming import shown
 from dafne_dante.errors import DeltaShapeError, DeltaValueError
+from dafne_dante.models.known_weights import KnownWeights
 from dafne_dante.types import Weights
 
 __all__ = [
@@ -26,10 +27,15 @@ __all__ = [
     "check_fit",
     "dense_value",
     "factor_norm",
+    "is_finite",
+    "relative_length",
     "relative_norm",
     "take_difference",
     "update_norm",
+    "weights_length",
 ]
+
+_NORM_PIECE = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +83,30 @@ def apply_updates(base: Weights, updates: Iterable[WeightUpdate], *, step: float
     """
     if not isfinite(step):
         raise DeltaValueError("expected a finite step, found NaN or infinity")
-    result = {name: tensor.detach().clone() for name, tensor in base.items()}
-    for update in _unique(updates):
-        target = _target(base, update.weight)
-        precise = torch.promote_types(target.dtype, torch.float32)
-        change = dense_value(update, tuple(target.shape)).to(precise)
-        moved = (target.detach().to(precise) + step * change).to(target.dtype)
-        if not torch.isfinite(moved).all():
-            raise DeltaValueError(f"expected finite weights after the update, found others in {shown(update.weight)}")
-        result[update.weight] = moved
-    return result
+    moved_by = {update.weight: update for update in _unique(updates)}
+    for name in moved_by:
+        _target(base, name)
+    return {name: _moved(tensor.detach(), moved_by.get(name), step) for name, tensor in base.items()}
+
+
+def _moved(target: Tensor, update: WeightUpdate | None, step: float) -> Tensor:
+    """The tensor after its update, a new one in any case."""
+    if update is None:
+        return target.clone()
+    precise = torch.promote_types(target.dtype, torch.float32)
+    change = dense_value(update, tuple(target.shape)).to(precise)
+    moved = torch.add(target.to(precise), change, alpha=step).to(target.dtype)
+    if not is_finite(moved):
+        raise DeltaValueError(f"expected finite weights after the update, found others in {shown(update.weight)}")
+    return moved
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether it holds neither NaN nor infinity: one pass that allocates nothing; a NaN is both lowest and highest."""
+    if not tensor.numel():
+        return True
+    lowest, highest = torch.aminmax(tensor.detach())
+    return isfinite(float(lowest)) and isfinite(float(highest))
 
 
 def dense_value(update: WeightUpdate, shape: tuple[int, ...]) -> Tensor:
@@ -150,21 +170,44 @@ def relative_norm(updates: Iterable[WeightUpdate], base: Weights) -> float:
     Raises:
         DeltaShapeError: an update does not fit the base.
     """
-    length = update_norm(updates, base)
-    whole = sqrt(sum(factor_norm(tensor) ** 2 for tensor in base.values() if tensor.is_floating_point()))
+    return relative_length(update_norm(updates, base), base)
+
+
+def relative_length(length: float, base: Weights) -> float:
+    """A length of updates over that of the base's floating-point weights; infinite where the base is zero."""
     if length == 0:
         return 0.0
+    whole = weights_length(base)
     return length / whole if whole > 0 else inf
+
+
+def weights_length(weights: Weights) -> float:
+    """L2 norm over the floating-point weights; of known weights found only once."""
+    if isinstance(weights, KnownWeights) and weights.length is not None:
+        return weights.length
+    length = sqrt(sum(factor_norm(tensor) ** 2 for tensor in weights.values() if tensor.is_floating_point()))
+    if isinstance(weights, KnownWeights):
+        weights.length = length
+    return length
 
 
 def factor_norm(value: Tensor | LowRank) -> float:
     """L2 norm of one dense form in double precision, without building it: |AB|^2 = sum (A^T A) * (B B^T)."""
     if not isinstance(value, LowRank):
-        return float(torch.linalg.vector_norm(value.detach().double()))
+        return _norm(value.detach().reshape(-1))
     a, b = value.a.detach().double(), value.b.detach().double()
     square = float((a.mT @ a * (b @ b.mT)).sum())
     # Cancellation can leave a tiny negative number where the product is zero.
     return abs(value.scale) * sqrt(max(square, 0.0)) if isfinite(square) else inf
+
+
+def _norm(numbers: Tensor) -> float:
+    """In pieces that fit a processor's cache: the numbers in double precision are never all in memory."""
+    squares = 0.0
+    for piece in torch.split(numbers, _NORM_PIECE):
+        precise = piece.double()
+        squares += float(torch.dot(precise, precise))
+    return sqrt(squares)
 
 
 def _difference_of(name: str, base: Tensor, tuned: Tensor, factors: LowRank | None) -> WeightUpdate | None:

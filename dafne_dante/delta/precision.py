@@ -138,4 +138,4 @@ def _decode(weight: str, part: Part, stored: Mapping[str, StoredTensor], kind: F
         return tensor
     scales = stored[rows_name(name)].to_tensor()
     rows = row_count(kind, tuple(tensor.shape))
-    return (tensor.reshape(rows, -1) * scales[:, None]).reshape(tensor.shape)
+    return tensor.reshape(rows, -1).mul_(scales[:, None]).reshape(tensor.shape)

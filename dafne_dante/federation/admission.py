@@ -10,8 +10,8 @@ records. The base is found by its digest: `base_timestamp` is the sender's word 
 from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
-from dafne_dante.delta.decode import Delta, decode_delta
-from dafne_dante.delta.difference import relative_norm
+from dafne_dante.delta.decode import Delta, decode_envelope
+from dafne_dante.delta.difference import relative_length
 from dafne_dante.delta.envelope import open_envelope
 from dafne_dante.delta.manifest import Manifest
 from dafne_dante.errors import DeltaBaseError, DeltaNormError, DeltaReplayError, IncompatibleModelError
@@ -50,7 +50,8 @@ def admit(
         DeltaBaseError: made from a base that is not among `bases`.
         DeltaNormError: too long.
     """
-    manifest = open_envelope(content, trusted_keys=trusted_keys).manifest
+    envelope = open_envelope(content, trusted_keys=trusted_keys)
+    manifest = envelope.manifest
     if manifest.update_id in seen_update_ids:
         raise DeltaReplayError("expected an update that was not seen before, found one that was; send each only once")
     _check_family(manifest, str(model_id), labels)
@@ -59,8 +60,8 @@ def admit(
         raise DeltaBaseError(
             "expected a delta of a global model that is kept here, found another base; pull and retrain"
         )
-    delta = decode_delta(content, base=base, trusted_keys=trusted_keys)
-    ratio = relative_norm(delta.updates, base)
+    delta = decode_envelope(envelope, base=base)
+    ratio = relative_length(delta.length, base)
     if not ratio <= max_norm_ratio:
         raise DeltaNormError(
             f"expected an update of at most {max_norm_ratio:g} of its base's length, found {ratio:.3g}; train it again"

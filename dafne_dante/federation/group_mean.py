@@ -8,26 +8,29 @@ Rules
   each coordinate's values, one a site, a fifth is cut at each end, and the rest averaged by weight.
 
 Invariants: pure; coefficients of a mean sum to 1 before clipping; one dense update is in memory at a time, or a
-bounded piece of those of all sites.
+bounded block of the rows of all sites.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from math import prod, sqrt
+from collections.abc import Mapping, Sequence
+from math import hypot, sqrt
 from statistics import median_low
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dafne_dante.adaptation.low_rank import LowRank, rebuild
-from dafne_dante.delta.difference import WeightUpdate, dense_value, factor_norm
+from dafne_dante.delta.difference import factor_norm
 from dafne_dante.federation.contribution import Contribution
+from dafne_dante.federation.spilled import SpilledUpdates
+from dafne_dante.federation.trimmed_mean import trimmed_mean
+from dafne_dante.federation.weight_rows import dense_rows, row_blocks
 
 __all__ = ["clip_factors", "contribution_weights", "group_mean"]
 
 _SITES_TO_CLIP = 3
 _SITES_TO_TRIM = 5
 _TRIMMED_SHARE = 0.2
-_PIECE_NUMBERS = 1 << 22
+_CACHED_NUMBERS = 1 << 18
 
 
 def contribution_weights(contributions: Sequence[Contribution]) -> list[float]:
@@ -65,8 +68,10 @@ def group_mean(
     if len(_by_site(contributions)) >= _SITES_TO_TRIM:
         return _trimmed(name, shape, contributions, weights, factors)
     mean = torch.zeros(shape, dtype=torch.float32)
-    for one, weight, factor in zip(contributions, weights, factors, strict=True):
-        mean += dense_value(one.updates[name], shape) * (weight / total * factor)
+    for begin, end in row_blocks(shape, 1, _CACHED_NUMBERS):
+        target = mean[begin:end] if shape else mean
+        for one, weight, factor in zip(contributions, weights, factors, strict=True):
+            target.add_(dense_rows(one.updates, name, shape, begin, end), alpha=weight / total * factor)
     return mean
 
 
@@ -77,52 +82,33 @@ def _trimmed(
     weights: Sequence[float],
     factors: Sequence[float],
 ) -> Tensor:
-    """The trimmed mean, piece by piece along the first axis."""
-    sites = list(_by_site(contributions))
-    place = {site: index for index, site in enumerate(sites)}
-    site_weights = torch.zeros(len(sites))
+    """The trimmed mean, block by block of rows."""
+    place = {site: index for index, site in enumerate(_by_site(contributions))}
+    site_weights = np.zeros(len(place), dtype=np.float32)
     for one, weight in zip(contributions, weights, strict=True):
         site_weights[place[one.public_key]] += weight
+    cut = max(1, int(_TRIMMED_SHARE * len(place)))
     mean = torch.empty(shape, dtype=torch.float32)
-    for begin, end in _pieces(shape, len(sites)):
+    buffer = torch.empty(0)
+    for begin, end in row_blocks(shape, len(place)):
         target = mean[begin:end] if shape else mean
-        values = torch.zeros(len(sites), target.numel())
+        # The first block is the longest; its memory serves them all.
+        buffer = buffer if buffer.numel() else torch.empty(len(place), target.numel())
+        values = buffer[:, : target.numel()].zero_()
         for one, weight, factor in zip(contributions, weights, factors, strict=True):
             site = place[one.public_key]
             share = weight / float(site_weights[site])
-            values[site] += _piece(one.updates[name], shape, begin, end).reshape(-1) * (share * factor)
-        target.copy_(_trimmed_mean(values, site_weights).reshape(target.shape))
+            rows = dense_rows(one.updates, name, shape, begin, end).reshape(-1)
+            values[site].add_(rows, alpha=share * factor)
+        target.copy_(torch.from_numpy(trimmed_mean(values.numpy(), site_weights, cut)).reshape(target.shape))
     return mean
 
 
-def _trimmed_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """(M,) weighted mean over the sites (S, M) that are left of each coordinate; weights (S,)."""
-    cut = max(1, int(_TRIMMED_SHARE * len(values)))
-    ordered, order = values.sort(dim=0, stable=True)
-    kept = slice(cut, len(values) - cut)
-    kept_weights = weights[order[kept]]
-    return (ordered[kept] * kept_weights).sum(dim=0) / kept_weights.sum(dim=0)
-
-
-def _pieces(shape: tuple[int, ...], sites: int) -> Iterator[tuple[int, int]]:
-    """Begin and end of pieces along the first axis, so that a piece of all sites has a bounded number of numbers."""
-    rows = shape[0] if shape else 1
-    step = max(1, _PIECE_NUMBERS // (sites * prod(shape[1:])))
-    for begin in range(0, rows, step):
-        yield begin, min(begin + step, rows)
-
-
-def _piece(update: WeightUpdate, shape: tuple[int, ...], begin: int, end: int) -> Tensor:
-    """Rows `begin` to `end` of the dense form, float32; only they are built."""
-    value = update.value
-    if isinstance(value, LowRank):
-        part = LowRank(value.form, value.a[..., begin:end, :].float(), value.b.float(), value.scale)
-        return rebuild(part, (end - begin, *shape[1:]))
-    return (value[begin:end] if shape else value).float()
-
-
 def _length(contribution: Contribution) -> float:
-    return sqrt(sum(factor_norm(contribution.updates[name].value) ** 2 for name in contribution.updates))
+    updates = contribution.updates
+    if isinstance(updates, SpilledUpdates):
+        return updates.length
+    return hypot(*(factor_norm(update.value) for update in updates.values()))
 
 
 def _by_site(contributions: Sequence[Contribution]) -> dict[str, list[Contribution]]:

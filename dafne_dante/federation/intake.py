@@ -27,7 +27,7 @@ from dafne_dante.federation.contribution import Contribution, contribution_from
 from dafne_dante.federation.full_models import FullModel, admit_full_model, is_full_model, reread_full_model, site_of
 from dafne_dante.federation.known_versions import KnownVersions
 from dafne_dante.federation.ledger import Entry
-from dafne_dante.federation.spilled import spill
+from dafne_dante.federation.spilled import set_aside, spill
 from dafne_dante.federation.withdrawal import Withdrawal, open_withdrawal
 from dafne_dante.models.build import canonical_weights
 
@@ -94,7 +94,8 @@ class Intake:
         """A published update as a contribution again; StorageError when its file is damaged."""
         try:
             if entry.public_key:
-                return self._of_delta(decode_delta(content, base=None, trusted_keys=None), published=True)
+                delta = decode_delta(content, base=None, trusted_keys=None)
+                return self._of_delta(delta, self._set_aside(content), published=True)
             model = reread_full_model(
                 content, update_id=update_id, base_sha256=entry.base_sha256, versions=self._versions
             )
@@ -119,7 +120,8 @@ class Intake:
         manifest = delta.manifest
         entry = _entry(upload, content, manifest.base_sha256)
         entry = replace(entry, public_key=delta.public_key, cases=manifest.cases, method=manifest.method)
-        return Admitted(upload.filename, self._set_aside(content), entry, self._of_delta(delta))
+        path = self._set_aside(content)
+        return Admitted(upload.filename, path, entry, self._of_delta(delta, path))
 
     def _admit_full_model(self, upload: PendingUpload, content: bytes, seen: Collection[str]) -> Admitted:
         if not self._take_full_models:
@@ -134,9 +136,9 @@ class Intake:
         entry = replace(_entry(upload, content, model.base_sha256), method=FULL_MODEL)
         return Admitted(upload.filename, self._set_aside(content), entry, self._of_full_model(model, upload.username))
 
-    def _of_delta(self, delta: Delta, *, published: bool = False) -> Contribution:
+    def _of_delta(self, delta: Delta, path: Path, *, published: bool = False) -> Contribution:
         made = contribution_from(delta, age=self._versions.ages[delta.manifest.base_sha256], published=published)
-        return replace(made, updates=spill(delta.updates, self._new_path()))
+        return replace(made, updates=set_aside(delta, path))
 
     def _of_full_model(self, model: FullModel, username: str, *, published: bool = False) -> Contribution:
         return Contribution(

@@ -16,6 +16,7 @@ from dafne_dante.federation.depot import Depot
 from dafne_dante.federation.ledger import Ledger
 from dafne_dante.models.file import read_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
+from dafne_dante.models.known_weights import KnownWeights
 from dafne_dante.types import Weights
 
 __all__ = ["KEPT_VERSIONS", "KnownVersions"]
@@ -51,6 +52,7 @@ class KnownVersions(Mapping[str, Weights]):
         self.timestamps: dict[str, int] = {}
         self.ages: dict[str, int] = {}
         self._by_digest: dict[str, str] = {}
+        self._last: tuple[str, KnownWeights] | None = None
 
     def look_up(self, ledger: Ledger) -> None:
         """Fill in digests, timestamps and ages: from the ledger, else from the versions themselves."""
@@ -67,7 +69,12 @@ class KnownVersions(Mapping[str, Weights]):
         return self.versions[-1]
 
     def __getitem__(self, digest: str) -> Weights:
-        return self.model(self._by_digest[digest]).weights
+        if self._last is None or self._last[0] != digest:
+            version = self._by_digest[digest]
+            self._last = None  # so that two versions are never in memory for this
+            model = self.current if version == self.newest else self.model(version)
+            self._last = digest, KnownWeights(model.weights)
+        return self._last[1]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_digest)

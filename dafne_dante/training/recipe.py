@@ -12,7 +12,6 @@ __all__ = ["Recipe", "rate_factor"]
 
 _FINAL_RATE = 0.02
 _POWER = 0.9
-_WARMING_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Recipe:
     Attributes:
         learning_rate: of AdamW, before each group's own factor; linear warm-up, then the schedule.
         schedule: cosine to 2 % of the rate, or (1 - progress)^0.9 as in nnU-Net.
-        warmup_steps: of the rate, at most; a short training warms up for a twentieth of its steps.
+        warmup_steps, warmup_share: steps in which the rate rises, at most, in a short training so many of its steps.
         clip_norm: the largest L2 norm of a step's gradient.
         augmentation: how strongly each part of `augmentation` changes the batches.
         average_decay: of a running mean of the weights, which is measured beside them and kept where it does better;
@@ -42,6 +41,7 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 10
+    warmup_share: float = 0.05
     schedule: Literal["cosine", "poly"] = "cosine"
     clip_norm: float = 1.0
     augmentation: Strengths = field(default_factory=Strengths)
@@ -77,7 +77,7 @@ def rate_factor(step: int, recipe: Recipe, *, steps_before: int = 0) -> float:
 
 
 def _warming_steps(recipe: Recipe) -> int:
-    return min(recipe.warmup_steps, math.ceil(_WARMING_SHARE * recipe.epochs * recipe.steps_per_epoch))
+    return min(recipe.warmup_steps, math.ceil(recipe.warmup_share * recipe.epochs * recipe.steps_per_epoch))
 
 
 def _scheduled(step: int, recipe: Recipe, warming: int) -> float:

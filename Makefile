@@ -3,13 +3,16 @@
 PYTHON ?= python3
 VENV := .venv
 INTEROP := .venv-interop
+FLOWER := .venv-flower
 PIP_FLAGS := --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 INTEROP_READY := $(INTEROP)/.ready
+FLOWER_READY := $(FLOWER)/.ready
+FLOWER_QUIET := FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-interop clean
+.PHONY: help demo test check test-interop flower-demo test-flower clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -29,8 +32,14 @@ check: $(READY) ## formatting, lint, types and the rules of the house
 test-interop: $(INTEROP_READY) ## our models and server against the stock programs of Dafne
 	$(INTEROP)/bin/python -m pytest tests/interop --numprocesses 2 --dist loadfile --no-loadscope-reorder -p no:cacheprovider -o norecursedirs=".*"
 
-clean: ## remove both environments and the demonstration's output
-	rm -rf $(VENV) $(INTEROP) demo-output
+flower-demo: $(FLOWER_READY) ## a hundred simulated sites on Flower's engine, results in flower-demo-output/
+	$(FLOWER_QUIET) $(FLOWER)/bin/python -m dafne_dante.demo.flower_demo
+
+test-flower: $(FLOWER_READY) ## our round on Flower's engine
+	$(FLOWER_QUIET) $(FLOWER)/bin/python -m pytest tests/flower -p no:cacheprovider -o norecursedirs=".*" -W ignore::DeprecationWarning
+
+clean: ## remove all environments and the demonstrations' output
+	rm -rf $(VENV) $(INTEROP) $(FLOWER) demo-output flower-demo-output
 
 # torch goes first and alone: pip then has nothing to weigh against it.
 $(READY): setup.cfg pyproject.toml constraints.txt
@@ -45,4 +54,11 @@ $(INTEROP_READY): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(INTEROP)
 	$(INTEROP)/bin/pip install $(PIP_FLAGS) $(TORCH)
 	$(INTEROP)/bin/pip install $(PIP_FLAGS) dafne-dl dafne-monai-inference dante-trainer -e ".[test]"
+	touch $@
+
+# Flower pins other versions of the server's packages than ours.
+$(FLOWER_READY): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/pip install $(PIP_FLAGS) $(TORCH)
+	$(FLOWER)/bin/pip install $(PIP_FLAGS) -e ".[flower,test]"
 	touch $@

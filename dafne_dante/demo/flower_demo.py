@@ -35,7 +35,7 @@ from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest
 from dafne_dante.training.scratch import ScratchWish, train_on
 
-__all__ = ["main", "run_flower_demo"]
+__all__ = ["improve_at_site", "main", "make_operator", "run_flower_demo"]
 
 MODEL_TYPE = "Brain"
 _VOXEL_MM = 8.0

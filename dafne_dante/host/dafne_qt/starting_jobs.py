@@ -1,0 +1,83 @@
+"""Begins the jobs that are due while Dafne is open.
+
+Invariants: only what a save or a person asked for is begun, the night's jobs are the night's; one look at the queue is
+one file's reading, in a thread of its own; closing Dafne ends no worker, and what waits then is begun at the next
+start, or by the night.
+"""
+
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Protocol
+
+from dafne_dante.errors import DanteError
+from dafne_dante.plugin.jobs import JobQueue
+
+__all__ = ["LOOK_S", "JobStarter", "Startable"]
+
+LOOK_S = 1.0
+_OURS = ("saved", "button")
+
+
+class Startable(Protocol):
+    """What is needed of a `WorkerProcess`."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+
+
+class JobStarter:
+    """Looks every `look_s` for jobs that are due, and starts a worker for each.
+
+    Args:
+        make_worker: a worker for the job of this id.
+        say: is told what goes wrong, once for each cause.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        make_worker: Callable[[str], Startable],
+        say: Callable[[str], None],
+        *,
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._queue, self._make_worker, self._say, self._look_s = queue, make_worker, say, look_s
+        self._workers: dict[str, Startable] = {}
+        self._over, self._said = Event(), ""
+
+    def start(self) -> None:
+        """Look from now on."""
+        Thread(target=self._watch, name="jobs", daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin nothing more; workers go on."""
+        self._over.set()
+
+    def look(self) -> list[str]:
+        """Begin what is due now, and return the ids.
+
+        Raises:
+            StorageError: the queue cannot be read, or the system starts no process.
+        """
+        self._workers = {job_id: worker for job_id, worker in self._workers.items() if not worker.is_over}
+        due = [job.job_id for job in self._queue.startable() if job.trigger in _OURS]
+        begun = [job_id for job_id in due if job_id not in self._workers]  # its worker may not have claimed it yet
+        for job_id in begun:
+            worker = self._make_worker(job_id)
+            worker.start()
+            self._workers[job_id] = worker
+        return begun
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._look_s):
+            try:
+                self.look()
+                self._said = ""
+            except DanteError as error:
+                if str(error) != self._said:
+                    self._said = str(error)
+                    self._say(self._said)

@@ -82,6 +82,7 @@ def run_benchmark(request: BenchmarkRequest, *, tell: Callable[[str], None] = la
 
 def run_cell(runner: Runner, cell: Cell, split: Split, base: Path, folder: Path) -> Outcome:
     """What a process does for a cell; errors are the runner's."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
         return runner.run(cell, split, read_model(base), make_folder(folder))
     finally:

@@ -11,6 +11,7 @@ Invariants: masks are named so that the alphabetical order is the plan's; where 
 fifth, all training or all selection cases are there several times, never one more often than another of its part.
 """
 
+import io
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.benchmark.splits import Split
+from dafne_dante.durable import make_folder, write_atomically
 from dafne_dante.errors import TrainingError
 
 __all__ = ["copies", "validation_places", "write_archives"]
@@ -51,8 +53,8 @@ def validation_places(count: int) -> set[int]:
 
 
 def write_archives(folder: Path, split: Split) -> None:
-    """Write training and selection cases; TrainingError as `copies`."""
-    folder.mkdir(parents=True)
+    """Write training and selection cases; TrainingError as `copies`, StorageError where the disk refuses."""
+    make_folder(folder)
     training, selection = copies(len(split.training), len(split.selection))
     count = training * len(split.training) + selection * len(split.selection)
     validated = validation_places(count)
@@ -67,8 +69,9 @@ def _write(path: Path, case: Case) -> None:
         for value, label in enumerate(_names_in_order(case.labels), start=1)
     }
     resolution = np.linalg.norm(case.affine[:3, :3], axis=0)
-    with path.open("wb") as stream:
-        np.savez(stream, data=case.image[0], resolution=resolution, affine=case.affine, **masks)
+    content = io.BytesIO()
+    np.savez(content, data=case.image[0], resolution=resolution, affine=case.affine, **masks)
+    write_atomically(path, content.getvalue())
 
 
 def _names_in_order(labels: Sequence[str]) -> tuple[str, ...]:

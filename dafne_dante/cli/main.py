@@ -22,6 +22,7 @@ from dafne_dante.cli import (
     server_commands,
 )
 from dafne_dante.cli.benchmark_command import benchmark
+from dafne_dante.cli.dafne_command import dafne
 from dafne_dante.cli.demo_command import demo
 from dafne_dante.cli.doctor_command import doctor
 from dafne_dante.cli.init_command import init, replaced_settings
@@ -61,6 +62,7 @@ for command in (
     benchmark,
 ):
     application.command()(command)
+application.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(dafne)
 application.command(hidden=True)(worker)
 application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")

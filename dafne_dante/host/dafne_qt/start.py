@@ -1,23 +1,84 @@
 """Starts Dafne's own client with the plugin; the only place where Dafne's program is run.
 
 Invariants: Dafne's arguments are passed on as they are; without settings, a store or a server Dafne starts and works,
-and what the plugin cannot do is written to Dafne's log.
+and what the plugin cannot do is written to Dafne's log. Nothing is installed into Dafne: started without this, it is as
+it was, settings and cache of models included.
 """
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dafne_dante.config import Settings, load_settings
-from dafne_dante.errors import DanteError
+from dafne_dante.config import load_settings
+from dafne_dante.errors import DanteError, SettingsError
+from dafne_dante.host.dafne_qt.desk import Desk
 from dafne_dante.host.dafne_qt.drawn import drawn_study, model_type_of
 from dafne_dante.host.dafne_qt.keeping import keep_save
+from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
 from dafne_dante.host.dafne_qt.starting_jobs import JobStarter
+from dafne_dante.host.dafne_qt.words import WITHOUT_PLUGIN
 from dafne_dante.plugin.job_states import JobOptions
-from dafne_dante.plugin.jobs import JobQueue, open_jobs
+from dafne_dante.plugin.jobs import open_jobs
 from dafne_dante.plugin.worker_process import WorkerProcess
 
-__all__ = ["start_dafne"]
+if TYPE_CHECKING:
+    from dafne_dante.host.dafne_qt.attaching import Attached
+
+__all__ = ["Plugin", "start_dafne"]
+
+
+class Plugin:
+    """The plugin in one running Dafne; its methods are the hooks of `window`."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.attached: Attached | None = None
+
+    def opened(self, window: Any) -> None:
+        """Add the button and the menu entries, and begin with what waits."""
+        from dafne_dante.host.dafne_qt.attaching import Attached  # noqa: PLC0415 (Qt)
+
+        self.attached = Attached(window, self.desk)
+        queue, settings = self.desk.queue, self.desk.settings
+        JobStarter(
+            queue,
+            lambda job_id: WorkerProcess(queue, job_id, settings),
+            _say,
+            ended=self._forget,
+        ).start()
+
+    def _forget(self) -> None:
+        self.desk.forget_models()
+
+    def saved(self, window: Any) -> None:
+        """Keep what is drawn, and ask for a job; it sends where there is a server."""
+        settings = self.desk.settings
+        try:
+            study = drawn_study(window)
+            if study is not None:
+                model_type = model_type_of(window) if settings.server else ""
+                keep_save(study, model_type, settings, self.desk.queue, options=JobOptions(upload=True), say=_say)
+        except DanteError as error:
+            _say(f"the annotations were not kept: {error}")
+
+    def provider(self, provider: Any) -> Any:
+        """Dafne's provider, with the site's improved models first."""
+        return SiteFirstProvider(provider, self.desk.settings, _say)
+
+    def learns(self, window: Any) -> bool:
+        """Keep what is drawn and open the dialog where the chosen model is one that the plugin can improve."""
+        model, model_type = window.get_model_for_class(window.classifications[int(window.curImage)])
+        if self.attached is None or not is_known(model):
+            _say(f"{model_type}: this kind of model learns in Dafne's own way")
+            return False
+        study = drawn_study(window)
+        try:
+            if study is not None:
+                keep_save(study, "", self.desk.settings, self.desk.queue, say=_say)
+        except DanteError as error:
+            _say(f"the annotations were not kept: {error}")
+        self.attached.wanted.emit()
+        return True
 
 
 def start_dafne(arguments: Sequence[str]) -> None:
@@ -25,34 +86,34 @@ def start_dafne(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: of Dafne's own command line, such as the path of a study.
-    """
-    from dafne.bin import dafne as program  # noqa: PLC0415 (seconds; and it opens Qt)
-    from dafne.ui import MuscleSegmentation as module  # noqa: N813, PLC0415
 
-    from dafne_dante.host.dafne_qt.window import with_hooks  # noqa: PLC0415
+    Raises:
+        SettingsError: Dafne is not installed here.
+    """
+    try:
+        from PyQt5.QtWidgets import QApplication  # noqa: PLC0415 (it opens Qt)
+
+        _application = QApplication.instance() or QApplication(["dafne"])  # Dafne's import asks for one
+        from dafne.bin import dafne as program  # noqa: PLC0415 (seconds)
+        from dafne.ui import MuscleSegmentation as module  # noqa: N813, PLC0415
+    except ImportError as error:
+        raise SettingsError(
+            f"expected Dafne in this environment, found no {error.name}; install both into one"
+        ) from error
+    from dafne_dante.host.dafne_qt.window import Hooks, with_hooks  # noqa: PLC0415
 
     try:
         settings = load_settings()
-        queue = open_jobs(settings)
+        plugin = Plugin(Desk(settings, open_jobs(settings)))
     except DanteError as error:
-        _say(f"Dafne runs without the plugin: {error}")
+        _say(WITHOUT_PLUGIN.format(why=error))
     else:
-        hooked = with_hooks(module.MuscleSegmentation, lambda window: _keep(window, settings, queue))
-        module.MuscleSegmentation = program.MuscleSegmentation = hooked
-        JobStarter(queue, lambda job_id: WorkerProcess(queue, job_id, settings), _say).start()
+        hooks = Hooks(plugin.saved, plugin.opened, plugin.provider, plugin.learns)
+        module.MuscleSegmentation = program.MuscleSegmentation = with_hooks(module.MuscleSegmentation, hooks)
     sys.argv = ["dafne", *arguments]
     program.main()
+    del _application
 
 
-def _keep(window: Any, settings: Settings, queue: JobQueue) -> None:
-    try:
-        study = drawn_study(window)
-        if study is not None:
-            model_type = model_type_of(window) if settings.server else ""
-            keep_save(study, model_type, settings, queue, options=JobOptions(upload=True), say=_say)
-    except DanteError as error:
-        _say(f"the annotations were not kept: {error}")
-
-
-def _say(words: str) -> None:
-    print(f"dafne-dante: {words}", file=sys.stderr)  # Dafne shows its log to the person
+def _say(told: str) -> None:
+    print(f"dafne-dante: {told}", file=sys.stderr)  # Dafne shows its log to the person

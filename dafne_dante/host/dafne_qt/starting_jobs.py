@@ -35,6 +35,7 @@ class JobStarter:
     Args:
         make_worker: a worker for the job of this id.
         say: is told what goes wrong, once for each cause.
+        ended: is called when a job that was begun here is over.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class JobStarter:
         say: Callable[[str], None],
         *,
         look_s: float = LOOK_S,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._queue, self._make_worker, self._say, self._look_s = queue, make_worker, say, look_s
         self._workers: dict[str, Startable] = {}
-        self._over, self._said = Event(), ""
+        self._over, self._said, self._ended = Event(), "", ended
 
     def start(self) -> None:
         """Look from now on."""
@@ -63,7 +65,10 @@ class JobStarter:
         Raises:
             StorageError: the queue cannot be read, or the system starts no process.
         """
-        self._workers = {job_id: worker for job_id, worker in self._workers.items() if not worker.is_over}
+        working = {job_id: worker for job_id, worker in self._workers.items() if not worker.is_over}
+        if len(working) < len(self._workers):
+            self._ended()
+        self._workers = working
         due = [job.job_id for job in self._queue.startable() if job.trigger in _OURS]
         begun = [job_id for job_id in due if job_id not in self._workers]  # its worker may not have claimed it yet
         for job_id in begun:

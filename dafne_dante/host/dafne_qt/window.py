@@ -1,34 +1,76 @@
-"""Dafne's main window with a hook where annotations are saved; made from Dafne's own class, nothing is changed in it.
+"""Dafne's main window with hooks; made from Dafne's own class, nothing is changed in it.
 
 Facts, from reading Dafne 2.1.0a0: saving runs in Dafne's pool of threads; the function that does it is found as
-`__wrapped__`; a splash, put up by `setSplash(True, ...)`, locks the interface until the save puts it away.
+`__wrapped__`; a splash, put up by `setSplash(True, ...)`, locks the interface until the save puts it away. The toolbox
+is made by `setupToolbar`, a provider is taken by `setModelProvider`, and stock learning is begun by the toolbox's
+signal `incremental_learn`, after Dafne has asked the person.
 
-Invariants: `saved` runs in Dafne's pool thread before Dafne saves, while the interface is locked, so that nobody draws
-while the annotations are copied; Dafne saves in every case.
+Invariants
+- `saved` runs in Dafne's pool thread before Dafne saves, while the interface is locked, so that nobody draws while the
+  annotations are copied; Dafne saves in every case.
+- Stock learning of a model that `learns` takes is the plugin's; of any other it is Dafne's own, as it was.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from dafne.utils.ThreadHelpers import separate_thread_decorator
 
-__all__ = ["with_hooks"]
+from dafne_dante.host.dafne_qt.words import KEEPING
 
-_WORDS = "Keeping the annotations..."
+__all__ = ["Hooks", "with_hooks"]
 
 
-def with_hooks(window_class: Any, saved: Callable[[Any], None]) -> Any:
-    """A class of Dafne's window that calls `saved(window)` before masks or a bundle are saved."""
+@dataclass(frozen=True)
+class Hooks:
+    """What is called with the window.
+
+    Attributes:
+        saved: before masks or a bundle are saved, in a pool thread.
+        opened: when the toolbox is there.
+        provider: from Dafne's provider to the one that the window gets.
+        learns: in a pool thread; whether the plugin learns in place of Dafne's own way.
+    """
+
+    saved: Callable[[Any], None]
+    opened: Callable[[Any], None]
+    provider: Callable[[Any], Any]
+    learns: Callable[[Any], bool]
+
+
+def with_hooks(window_class: Any, hooks: Hooks) -> Any:
+    """A class of Dafne's window that calls the hooks."""
+    saves = {
+        name: _saving(getattr(window_class, name).__wrapped__, hooks.saved) for name in ("saveResults", "saveBundle")
+    }
+
+    def setup_toolbar(window: Any) -> None:
+        window_class.setupToolbar(window)
+        hooks.opened(window)
+
+    def set_model_provider(window: Any, provider: Any) -> None:
+        window_class.setModelProvider(window, hooks.provider(provider))
+
+    def learn(window: Any) -> None:
+        if not hooks.learns(window):
+            window_class.incrementalLearnStandalone.__wrapped__(window)
+
     return type(
         window_class.__name__,
         (window_class,),
-        {name: _hooked(getattr(window_class, name).__wrapped__, saved) for name in ("saveResults", "saveBundle")},
+        {
+            **saves,
+            "setupToolbar": setup_toolbar,
+            "setModelProvider": set_model_provider,
+            "incrementalLearnStandalone": separate_thread_decorator(learn),
+        },
     )
 
 
-def _hooked(stock: Callable[..., None], saved: Callable[[Any], None]) -> Any:
+def _saving(stock: Callable[..., None], saved: Callable[[Any], None]) -> Any:
     def save(window: Any, *arguments: Any) -> None:
-        window.setSplash(True, 0, 1, _WORDS)
+        window.setSplash(True, 0, 1, KEEPING)
         try:
             saved(window)
         finally:

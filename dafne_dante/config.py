@@ -107,10 +107,12 @@ class WorkerSettings:
     Attributes:
         threads: of the processor; 0 for half of the cores.
         memory_gib: 0 for three quarters of the memory.
+        after_save_s: without another save before a job for corrections begins.
     """
 
     threads: int = 0
     memory_gib: float = 0.0
+    after_save_s: float = 120.0
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ _NUMBERS = {
     "max_minutes": (1.0, 1440.0),
     "threads": (0, 1024),
     "memory_gib": (0.0, 1e5),
+    "after_save_s": (0.0, 86400.0),
 }
 _CHOICES = {"empty_slices": ("auto", "background", "unknown"), "missing_labels": ("refuse", "absent")}
 _KEYS = ("operator_key", "seal_key")

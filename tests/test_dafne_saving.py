@@ -12,7 +12,7 @@ from dafne_dante.annotations.store.opening import open_case_store
 from dafne_dante.config import Settings
 from dafne_dante.errors import AnnotationError, SettingsError
 from dafne_dante.host.dafne_qt.drawn import drawn_study, model_type_of
-from dafne_dante.host.dafne_qt.keeping import keep_save
+from dafne_dante.host.keeping import keep_save
 from dafne_dante.plugin.jobs import DEBOUNCE_S, open_jobs
 
 AFFINE = np.diag([1.5, 1.5, 4.0, 1.0])

@@ -6,7 +6,7 @@ import pytest
 from queues import TYPE, Jobs
 
 from dafne_dante.errors import StorageError
-from dafne_dante.host.dafne_qt.starting_jobs import JobStarter
+from dafne_dante.host.starting_jobs import JobStarter
 
 
 class FakeWorker:

@@ -1,6 +1,7 @@
 """What a host gets when it registers the plugin, and what the button does, with a fake host and the real training."""
 
 import json
+from types import SimpleNamespace
 from uuid import uuid4
 
 import nibabel
@@ -11,12 +12,16 @@ from phantoms import LABELS, make_case, tiny_plan
 
 import dafne_dante
 from dafne_dante.adaptation.lora import plain_weights
+from dafne_dante.annotations.store.opening import open_case_store
+from dafne_dante.config import load_settings
 from dafne_dante.errors import SettingsError
 from dafne_dante.host.registration import ACTION_ID, ACTION_LABEL
+from dafne_dante.host.saving import SaveHandler
 from dafne_dante.models.build import build_network
 from dafne_dante.models.file import read_model, write_model
 from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.models.stock_functions import stock_metadata, stock_sources
+from dafne_dante.plugin.jobs import jobs_exist, open_jobs
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +69,61 @@ def registered(tmp_path, **what):
 def test_registering_adds_the_action_and_starts_nothing(tmp_path):
     host = registered(tmp_path)
     assert {name: label for name, (label, _) in host.actions.items()} == {ACTION_ID: ACTION_LABEL}
+    assert [event for event, _ in host.subscriptions] == ["annotation-saved"]
     assert (host.waiting, host.notices) == ([], [])
+
+
+def test_a_save_is_kept_away_from_the_window_and_asks_for_one_job_where_there_is_a_server(
+    tmp_path, study, model, monkeypatch
+):
+    host = registered(tmp_path, study=study, model=model)
+    begun = []
+    monkeypatch.setattr(SaveHandler, "_begin", lambda handler, settings: begun.append(settings.server))
+    ((_, saved),) = host.subscriptions
+    saved()
+    assert len(host.waiting) == 1
+    host.finish_background()
+    settings = load_settings()
+    assert len(open_case_store(settings, say=print).cases()) == 4
+    assert not jobs_exist(settings) or open_jobs(settings).jobs() == []
+    assert begun == []
+
+    monkeypatch.setenv("DAFNE_DANTE_SERVER", "https://federation.example")
+    monkeypatch.setenv("DAFNE_DANTE_API_KEY", "k" * 20)
+    saved()
+    host.finish_background()
+    assert open_jobs(settings).jobs() == [], "the same masks once more are nothing to learn from"
+    for label in (study / "labelsTr").iterdir():
+        image = nibabel.load(label)
+        drawn = image.get_fdata()
+        drawn[:2] = 1
+        nibabel.save(nibabel.Nifti1Image(drawn.astype("uint8"), image.affine), label)
+    saved()
+    host.finish_background()
+    (job,) = open_jobs(settings).jobs()
+    assert (job.model_type, job.trigger, job.options.upload) == ("Heads", "saved", True)
+    assert begun == ["https://federation.example/"]
+
+
+def test_a_save_without_a_labelled_study_is_told(tmp_path, model):
+    (tmp_path / "nothing").mkdir()
+    host = registered(tmp_path, study=tmp_path / "nothing", model=model)
+    host.subscriptions[0][1]()
+    host.finish_background()
+    assert [severity for severity, _ in host.notices] == ["warning"]
+    assert "expected a labelled study" in host.notices[0][1]
+
+
+def test_when_a_job_is_over_the_host_gets_the_improved_model(tmp_path, model, monkeypatch):
+    host = registered(tmp_path, model=model)
+    handler = SaveHandler(host)
+    handler._model_types |= {"Heads", "Thighs"}
+    monkeypatch.setattr(
+        "dafne_dante.plugin.local.using.local_model",
+        lambda settings, name: SimpleNamespace(file=model if name == "Heads" else None),
+    )
+    handler._offer(load_settings())
+    assert host.model_provider.offered == {"Heads": model.read_bytes()}
 
 
 @pytest.mark.parametrize("version", [0, 2, 99])

@@ -1,8 +1,10 @@
 """The plugin's side of the seam: what `dafne_dante.register(host)` adds to a host, and what the button does.
 
+A save is `host.saving`'s.
+
 Invariants: registering is quick and imports neither torch nor Qt nor numpy; the button's callback returns at once; one
 sentence tells the user how it ended, whatever happened; the improved model is offered to the host only when it passed
-its quality gate; nothing is uploaded from here.
+its quality gate; the button uploads nothing.
 """
 
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Final
 from dafne_dante.config import load_settings
 from dafne_dante.errors import DanteError, SettingsError
 from dafne_dante.host.protocol import API_VERSION, CurrentModel, Host
+from dafne_dante.host.saving import SaveHandler
 
 __all__ = ["ACTION_ID", "ACTION_LABEL", "register"]
 
@@ -20,7 +23,7 @@ _METHOD = "lora"
 
 
 def register(host: Host) -> None:
-    """Add the action "Improve model with Dante..." to the host.
+    """Add the action "Improve model with Dante..." to the host, and keep what is saved from now on.
 
     Raises:
         SettingsError: the host offers another version of the protocol.
@@ -31,6 +34,7 @@ def register(host: Host) -> None:
             "install the dafne-dante that belongs to this host"
         )
     host.add_action(ACTION_ID, ACTION_LABEL, lambda: _start(host))
+    host.subscribe("annotation-saved", SaveHandler(host).saved)
 
 
 def _start(host: Host) -> None:

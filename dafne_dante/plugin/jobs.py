@@ -244,7 +244,7 @@ def jobs_folder(settings: Settings) -> Path:
 
 def open_jobs(settings: Settings) -> JobQueue:
     """The site's jobs, made now when there are none."""
-    return JobQueue(jobs_folder(settings))
+    return JobQueue(jobs_folder(settings), debounce_s=settings.worker.after_save_s)
 
 
 def jobs_exist(settings: Settings) -> bool:

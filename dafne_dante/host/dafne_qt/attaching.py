@@ -1,9 +1,9 @@
 """The plugin's button and menu entries in Dafne's toolbox, and what they open.
 
-Facts, from reading Dafne 2.1.0a0: the toolbox has `menuTools`, and `verticalLayout_11` is its scrolled column, in
-which the button for automatic segmentation stands in a row of its own.
+Facts, from reading Dafne 2.1.0a0: the toolbox has `menuTools`, and `verticalLayout_11` is its scrolled column, where
+the button for automatic segmentation stands in a row of its own.
 
-Invariants: nothing of Dafne's is taken away or connected otherwise; what is asked of a store is asked in another thread.
+Invariants: nothing of Dafne's is taken away or connected otherwise; what a store is asked is asked in another thread.
 """
 
 from typing import Any
@@ -43,7 +43,7 @@ class Attached(QObject):  # type: ignore[misc]
         self._entry(words.IMPROVE, self.ask)
         self._entry(words.ACTIVITY, self.show_activity)
         self.wanted.connect(self.ask)
-        desk.forget_models = window.dl_segmenters.clear
+        desk.forget_models = self._forget
 
     def ask(self) -> None:
         """Look what is there, and open the dialog when that is known."""
@@ -74,6 +74,9 @@ class Attached(QObject):  # type: ignore[misc]
         self._background.run(
             lambda: self._desk.improve(model_type, method, send=send), lambda job: self._look(), self._fault
         )
+
+    def _forget(self) -> None:
+        self._window.dl_segmenters.clear()  # a dict that Dafne makes later than its toolbox
 
     def _look(self) -> None:
         if self.activity is not None:

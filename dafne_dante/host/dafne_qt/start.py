@@ -13,10 +13,10 @@ from dafne_dante.config import load_settings
 from dafne_dante.errors import DanteError, SettingsError
 from dafne_dante.host.dafne_qt.desk import Desk
 from dafne_dante.host.dafne_qt.drawn import drawn_study, model_type_of
-from dafne_dante.host.dafne_qt.keeping import keep_save
 from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
-from dafne_dante.host.dafne_qt.starting_jobs import JobStarter
 from dafne_dante.host.dafne_qt.words import WITHOUT_PLUGIN
+from dafne_dante.host.keeping import keep_save
+from dafne_dante.host.starting_jobs import JobStarter
 from dafne_dante.plugin.job_states import JobOptions
 from dafne_dante.plugin.jobs import open_jobs
 from dafne_dante.plugin.worker_process import WorkerProcess

@@ -1,4 +1,4 @@
-"""What was saved in Dafne -> the site's case store, and a job for the model that it was drawn with.
+"""What was saved in a host -> the site's case store, and a job for the model that it was drawn with.
 
 Invariants: the case is on the disk before the job is asked for; a job is asked for only when something is new, so that
 saving the same masks twice improves nothing twice; jobs for corrections are put off by the queue (`debounce_s`).

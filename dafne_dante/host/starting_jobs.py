@@ -1,7 +1,7 @@
-"""Begins the jobs that are due while Dafne is open.
+"""Begins the jobs that are due while a host is open.
 
 Invariants: only what a save or a person asked for is begun, the night's jobs are the night's; one look at the queue is
-one file's reading, in a thread of its own; closing Dafne ends no worker, and what waits then is begun at the next
+one file's reading, in a thread of its own; closing the host ends no worker, and what waits then is begun at the next
 start, or by the night.
 """
 

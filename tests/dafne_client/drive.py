@@ -1,0 +1,226 @@
+"""One session of the real Dafne, offscreen, driven from inside: `python drive.py FOLDER SESSION`.
+
+What it did and saw is written to FOLDER/SESSION.json; pictures to FOLDER/pictures. Nothing of Dafne or of the plugin is
+replaced, but for Dafne's question which series to open, its confirmation, its news and its search for updates.
+
+An event-loop probe runs every two milliseconds; of what it counts as a gap, Dafne's own work is part: `only_ours` tells
+the gaps while nothing of Dafne's was asked for.
+"""
+
+import gc
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+FOLDER, SESSION = Path(sys.argv[1]), sys.argv[2]
+MODEL = "Phantom"
+
+
+def prepare():
+    """Dafne as it is to start, before anything of it is imported."""
+    import keyring
+    import keyring.backends.null
+
+    keyring.set_keyring(keyring.backends.null.Keyring())
+    from PyQt5.QtWidgets import QApplication
+
+    application = QApplication(["dafne"])
+    import dafne.config.config as settings
+    from dafne.config import GlobalConfig
+
+    settings.static_config["REDIRECT_OUTPUT"] = False
+    settings.defaults["CHECK_UPDATES"] = (False, "bool", "")
+    settings.defaults["NEWS_URL"] = ("http://127.0.0.1:9/", "string", None)
+    server = json.loads((FOLDER / "server.json").read_text())
+    for name, value in {
+        "MODEL_PROVIDER": "Remote", "SERVER_URL": server["url"], "API_KEY": server["api_key"],
+        "ENABLED_MODELS": [MODEL], "USE_CLASSIFIER": False, "FIRST_START": False,
+        "MODEL_PATH": str(FOLDER / "models"), "TEMP_UPLOAD_DIR": str(FOLDER / "uploads"),
+    }.items():  # fmt: skip
+        settings.defaults[name] = (value, "string", None)
+        GlobalConfig[name] = value
+    return application
+
+
+class Session:
+    """What a test does in the window, and what it saw."""
+
+    def __init__(self, application):
+        self.application, self.seen, self.gaps = application, {}, []
+        self._last = time.perf_counter()
+
+    def begin(self):
+        from PyQt5.QtCore import QTimer
+
+        objects = [one for one in gc.get_objects() if type(one).__name__ == "MuscleSegmentation"]
+        self.window = next(one for one in objects if hasattr(one, "toolbox_window"))
+        self.attached = next(one for one in gc.get_objects() if type(one).__name__ == "Attached")
+        self.timer = QTimer()
+        self.timer.setInterval(2)
+        self.timer.timeout.connect(self._beat)
+        self._last = time.perf_counter()
+        self.timer.start()
+
+    def _beat(self):
+        now = time.perf_counter()
+        self.gaps.append(now - self._last)
+        self._last = now
+
+    def wait(self, done, seconds):
+        """Let Qt work until `done()`; False when that takes longer."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.application.processEvents()
+            if done():
+                return True
+            time.sleep(0.001)
+        return False
+
+    def gap(self):
+        """The longest pause of Qt's loop since the last call, in milliseconds."""
+        longest, self.gaps = max(self.gaps, default=0.0), []
+        return round(1e3 * longest, 1)
+
+    def picture(self, widget, name):
+        (FOLDER / "pictures").mkdir(exist_ok=True)
+        widget.grab().save(str(FOLDER / "pictures" / f"{name}.png"))
+
+    def jobs(self):
+        return self.attached._desk.queue.jobs()
+
+    def ended(self, job_id):
+        return self.attached._desk.queue.get(job_id).state in ("done", "failed", "cancelled")
+
+
+def reference_in(affine):
+    """The structures in the axes in which Dafne shows the study."""
+    import nibabel
+    from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+    image = nibabel.load(FOLDER / "reference.nii.gz")
+    turn = ornt_transform(io_orientation(image.affine), io_orientation(affine))
+    return apply_orientation(image.get_fdata(), turn).astype(int)
+
+
+def first(session):
+    """Segment, correct, save, wait for the job; press the button, begin another and leave Dafne while it runs."""
+    import numpy as np
+
+    window, seen = session.window, session.seen
+    seen["classes"] = list(window.classifications[:1])
+    slices = window.medical_volume.volume.shape[2]
+    window.classifications = [MODEL] * slices
+    window.displayImage(slices // 2)
+    window.toolbox_window.do_autosegment.emit(0, slices - 1)
+    session.wait(lambda: bool(window.roiManager and any(window.roiManager.get_roi_names())), 120)
+    session.wait(lambda: False, 3)
+    seen["segmented"] = sorted(window.roiManager.get_roi_names())
+    reference = reference_in(window.medical_volume.affine)
+    for value, label in enumerate(("ball", "box"), start=1):
+        for place in range(4, slices - 4):
+            window.roiManager.set_mask(label, place, (reference[:, :, place] == value).astype(np.uint8))
+    session.gap()
+    window.toolbox_window.masks_export.emit(str(FOLDER / "masks.npz"), "npz", False)
+    session.wait(lambda: bool(session.jobs()), 30)
+    seen["saved_by_dafne"] = (FOLDER / "masks.npz").is_file() or session.wait((FOLDER / "masks.npz").is_file, 20)
+    seen["gap_saving_ms"] = session.gap()
+    job = session.jobs()[0]
+    seen["trigger"] = job.trigger
+    session.attached.show_activity()
+    session.wait(lambda: session.attached._desk.queue.get(job.job_id).state == "running", 60)
+    session.wait(lambda: '"epoch"' in session.attached._desk.queue.get(job.job_id).progress, 120)
+    session.wait(lambda: False, 2)
+    session.attached.activity.table.selectRow(0)
+    session.picture(session.attached.activity, "activity-running")
+    seen["ended"] = session.wait(lambda: session.ended(job.job_id), 240)
+    session.wait(lambda: False, 2)
+    seen["job"] = [
+        session.attached._desk.queue.get(job.job_id).state,
+        session.attached._desk.queue.get(job.job_id).told,
+    ]
+    seen["gap_job_ms"] = session.gap()
+    session.picture(session.attached.activity, "activity")
+    session.picture(window.toolbox_window, "toolbox")
+    session.attached.button.click()
+    session.wait(lambda: session.attached.dialog is not None, 20)
+    session.wait(lambda: False, 0.5)
+    session.picture(session.attached.dialog, "dialog")
+    seen["gap_dialog_ms"] = session.gap()
+    session.attached.dialog.buttons.accepted.emit()
+    session.wait(lambda: len(session.jobs()) > 1, 20)
+    second = session.jobs()[-1]
+    session.wait(lambda: session.attached._desk.queue.get(second.job_id).state == "running", 60)
+    session.wait(lambda: bool(session.attached._desk.queue.get(second.job_id).progress), 60)
+    session.wait(lambda: False, 2)
+    row = next(at for at, line in enumerate(session.attached.activity._jobs) if line.job_id == second.job_id)
+    session.attached.activity.table.selectRow(row)
+    begin = time.monotonic()
+    session.attached.activity.drop.click()
+    session.wait(lambda: session.ended(second.job_id), 30)
+    seen["cancelled"] = [session.attached._desk.queue.get(second.job_id).state, round(time.monotonic() - begin, 1)]
+    third = session.attached._desk.improve(MODEL, "lora", send=True)
+    session.wait(lambda: session.attached._desk.queue.get(third.job_id).state == "running", 60)
+    session.wait(lambda: '"epoch"' in session.attached._desk.queue.get(third.job_id).progress, 120)
+    seen["left_running"] = third.job_id
+    seen["gap_rest_ms"] = session.gap()
+
+
+def second(session):
+    """Dafne again: the job that was left running has gone on; the model that was improved here is what Dafne loads."""
+    window, seen = session.window, session.seen
+    before = json.loads((FOLDER / "first.json").read_text())["left_running"]
+    seen["ended"] = session.wait(lambda: session.ended(before), 240)
+    job = session.attached._desk.queue.get(before)
+    seen["job"] = [job.state, job.told]
+    window.classifications = [MODEL] * window.medical_volume.volume.shape[2]
+    model, name = window.get_model_for_class(MODEL)
+    seen["loaded"] = [name, str(model.model_id)]
+    import torch
+
+    seen["weight"] = float(
+        sum(tensor.double().abs().sum() for tensor in model.get_weights().values() if torch.is_tensor(tensor))
+    )
+    from dafne_dante.models.file import read_model
+    from dafne_dante.plugin.local.using import local_model
+
+    improved = read_model(local_model(session.attached._desk.settings, MODEL).file)
+    seen["improved_weight"] = float(sum(tensor.double().abs().sum() for tensor in improved.weights.values()))
+    session.attached.show_activity()
+    session.wait(lambda: bool(session.attached.activity._jobs), 20)
+    session.picture(session.attached.activity, "activity-again")
+
+
+def main():
+    """Start Dafne with the plugin, as its command does, and run the session where Dafne would wait for the person."""
+    application = prepare()
+    import matplotlib.pyplot as plt
+    from dafne.bin import dafne as program
+    from PyQt5.QtWidgets import QInputDialog, QMessageBox
+
+    QInputDialog.getItem = staticmethod(lambda *arguments, **options: (arguments[3][0], True))
+    QMessageBox.exec_ = lambda box: QMessageBox.Ok
+    session = Session(application)
+
+    def show():
+        session.begin()
+        try:
+            {"first": first, "second": second}[SESSION](session)
+        except Exception as error:  # told, so that the test can say where it ended
+            session.seen["error"] = f"{type(error).__name__}: {error}"
+            import traceback
+
+            traceback.print_exc()
+        (FOLDER / f"{SESSION}.json").write_text(json.dumps(session.seen, indent=1))
+        os._exit(0)
+
+    plt.show = show
+    program.plt.show = show
+    from dafne_dante.host.dafne_qt.start import start_dafne
+
+    start_dafne([str(FOLDER / "study.nii.gz")])
+
+
+if __name__ == "__main__":
+    main()

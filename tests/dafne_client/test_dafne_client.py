@@ -1,0 +1,133 @@
+"""The real Dafne client with the plugin against the embedded server: from a correction to a delta on the server."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import pytest
+from phantoms import make_case
+from sites import NEW_SCANNER, train_model
+
+from dafne_dante.annotations.store.opening import open_case_store
+from dafne_dante.config import Settings, load_settings, write_settings
+from dafne_dante.delta.signing import ensure_signing_key, public_key_text
+from dafne_dante.federation.accounts import Accounts
+from dafne_dante.federation.audit import AuditLog
+from dafne_dante.federation.running import RunningServer
+from dafne_dante.federation.shelf import Shelf
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore"),
+    # Importing Dafne would ask for packages; only the sessions do, in processes of their own.
+    pytest.mark.skipif(importlib.util.find_spec("dafne") is None, reason="Dafne is not installed here"),
+]
+
+MODEL = "Phantom"
+DRIVE = Path(__file__).parent / "drive.py"
+MOST_MS = 50.0
+
+
+def prepare(folder, url):
+    """A study, a published model, a site's settings and an account; nothing of the person's own is touched."""
+    case = make_case(31, **NEW_SCANNER)
+    nibabel.save(nibabel.Nifti1Image(case.image[0], case.affine), folder / "study.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(case.segmentation, case.affine), folder / "reference.nii.gz")
+    train_model(folder / "first.model")
+    accounts, shelf = Accounts(folder / "server"), Shelf(folder / "server")
+    key = accounts.add_user("site", access=[MODEL], merge=[])
+    operator = public_key_text(ensure_signing_key(folder / "operator"))
+    shelf.add_type(
+        MODEL,
+        {"categories": ["ball", "box"], "dimensionality": "3", "dafne_dante": {"delta": 1, "operator_key": operator}},
+    )
+    shelf.publish_copy(MODEL, folder / "first.model")
+    write_settings(Settings(folder / "configuration", server=url, api_key=key))
+    with (folder / "configuration" / "config.toml").open("a") as stream:
+        stream.write("\n[worker]\nafter_save_s = 1.0\nthreads = 1\n")
+    (folder / "server.json").write_text(json.dumps({"url": url, "api_key": key}))
+    flexidep = folder / "home" / "com.francescosantini.flexidep"
+    flexidep.mkdir(parents=True)
+    (flexidep / "network.dafne.dafne_ignored_packages.txt").write_text("radiomics\n")
+    return shelf
+
+
+def drive(folder, session):
+    home = str(folder / "home")
+    environment = {
+        **os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home, "XDG_CACHE_HOME": home,
+        "QT_QPA_PLATFORM": "offscreen", "MPLBACKEND": "Qt5Agg", "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
+        "DAFNE_DANTE_CONFIG": str(folder / "configuration"),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(DRIVE), str(folder), session], env=environment, stdin=subprocess.DEVNULL, timeout=600,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, check=False, text=True,
+    )  # fmt: skip
+    told = folder / f"{session}.json"
+    assert told.is_file(), done.stdout[-4000:]
+    seen = json.loads(told.read_text())
+    assert "error" not in seen, f"{seen} {done.stdout[-4000:]}"
+    return seen
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    chosen = os.environ.get("DAFNE_CLIENT_FOLDER")
+    folder = Path(chosen) if chosen else tmp_path_factory.mktemp("dafne")
+    folder.mkdir(exist_ok=True)
+    with RunningServer(folder / "server") as server:
+        shelf = prepare(folder, server.url)
+        first = drive(folder, "first")
+        yield folder, shelf, first, drive(folder, "second")
+
+
+def test_dafne_segments_with_the_published_model_and_saves_as_ever(sessions):
+    _, _, first, _ = sessions
+    assert first["segmented"] == ["ball", "box"]
+    assert first["saved_by_dafne"]
+
+
+def test_a_save_becomes_a_case_with_what_was_drawn_and_a_job_that_improves(sessions):
+    folder, _, first, _ = sessions
+    settings = load_settings(folder / "configuration", environment={})
+    store = open_case_store(settings, say=print)
+    (case,) = [store.read(one.case_id) for one in store.cases()]
+    reference = nibabel.load(folder / "reference.nii.gz").get_fdata()
+    assert sorted(case.labels) == ["ball", "box"]
+    assert (case.segmentation > 0).sum() == (reference[:, :, 4:-4] > 0).sum()
+    assert 4 <= case.annotated.sum() < case.annotated.size
+    assert first["trigger"] == "saved" and first["ended"]
+    assert first["job"][0] == "done"
+
+
+def test_the_delta_is_on_the_server_and_in_the_audit_log(sessions):
+    folder, shelf, _, _ = sessions
+    uploads = shelf.uploads(MODEL)
+    assert uploads, "the job's delta"
+    settings = load_settings(folder / "configuration", environment={})
+    assert AuditLog(settings.folder / "audit").verify() is not None
+
+
+def test_a_job_is_cancelled_within_five_seconds(sessions):
+    state, seconds = sessions[2]["cancelled"]
+    assert state == "cancelled" and seconds <= 6.0
+
+
+def test_a_job_goes_on_when_dafne_is_closed_and_is_there_afterwards(sessions):
+    second = sessions[3]
+    assert second["ended"] and second["job"][0] == "done"
+
+
+def test_dafne_loads_the_improved_model(sessions):
+    second = sessions[3]
+    assert second["weight"] == pytest.approx(second["improved_weight"], rel=1e-9)
+
+
+def test_the_window_is_never_held_up_by_us(sessions):
+    first = sessions[2]
+    held = {name: first[name] for name in ("gap_job_ms", "gap_dialog_ms", "gap_rest_ms")}
+    assert all(gap <= MOST_MS for gap in held.values()), held

@@ -32,6 +32,7 @@ else:  # the same parser under its name before Python 3.11
     import tomli as tomllib
 
 __all__ = [
+    "KEYRING",
     "OWN_SECTIONS",
     "SECTIONS",
     "SETTINGS_FILE",
@@ -40,6 +41,7 @@ __all__ = [
     "Settings",
     "WorkerSettings",
     "configuration_folder",
+    "faults_of",
     "is_key_text",
     "is_proxy_address",
     "load_settings",
@@ -48,6 +50,8 @@ __all__ = [
 ]
 
 SETTINGS_FILE = "settings.toml"
+KEYRING = "keyring"
+"""In place of a key: it is in the operating system's keyring."""
 _MAX_BYTES = 256 * 1024
 
 
@@ -108,11 +112,15 @@ class WorkerSettings:
         threads: of the processor; 0 for half of the cores.
         memory_gib: 0 for three quarters of the memory.
         after_save_s: without another save before a job for corrections begins.
+        automatic_method: of adaptation, of jobs that nobody asked for just now: auto, lora or gradual-unfreezing.
+        automatic_send: whether such a job sends its update to the server; false keeps it at the site.
     """
 
     threads: int = 0
     memory_gib: float = 0.0
     after_save_s: float = 120.0
+    automatic_method: str = "auto"
+    automatic_send: bool = True
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,8 @@ class Settings:
     Attributes:
         folder: the configuration folder.
         server: base URL of the federation server, ending with "/"; empty when there is none.
-        api_key: the key for that server; empty when there is none. Never shown.
+        api_key: the key for that server; empty when there is none; "keyring" in a file for the one that the operating
+            system's keyring has under the server's address. Never shown.
         timeout_s: seconds to wait for a connection or for the next bytes of an answer.
         ca_bundle: PEM file of the certificates to trust instead of the usual ones, for a network whose proxy opens TLS;
             None for REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE where set, else the usual ones.
@@ -204,6 +213,7 @@ def load_settings(folder: Path | None = None, environment: Mapping[str, str] = o
 
     Raises:
         SettingsError: a file is not TOML, or holds unknown or malformed settings; all are listed in one message.
+        StorageError: the key is in the keyring, which refuses.
     """
     folder = folder or configuration_folder(environment)
     found: dict[str, Any] = {}
@@ -220,9 +230,17 @@ def load_settings(folder: Path | None = None, environment: Mapping[str, str] = o
         if value := environment.get(f"DAFNE_DANTE_{name.upper()}"):
             found[name] = parse_text(name, value)
     values, more = _checked(found)
+    if values.get("api_key") == KEYRING:
+        values["api_key"], fault = _kept_key(values.get("server", ""))
+        more += [fault] if fault else []
     if faults or more:
         raise SettingsError(f"{SETTINGS_FILE} or the environment: " + "; ".join(faults + more))
     return Settings(folder=folder, **values)
+
+
+def faults_of(document: dict[str, Any]) -> list[str]:
+    """What is wrong with the document of a settings file, in words; nothing when it can be used."""
+    return _checked({name: value for name, value in _flatten(document).items() if value is not None})[1]
 
 
 def write_settings(settings: Settings) -> Path:
@@ -302,6 +320,18 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         own = {name: values.pop(name) for name in SECTIONS[section] if name in values}
         values |= {section: kind(**own)} if own else {}
     return values, faults
+
+
+def _kept_key(server: str) -> tuple[str, str]:
+    """The server's key in the keyring, and what is wrong with it."""
+    from dafne_dante.keychain import FEDERATION, system_keychain  # noqa: PLC0415 (a keyring takes time to be found)
+
+    keychain = system_keychain(FEDERATION)
+    kept = keychain.get(server) if keychain else None
+    if kept and not fault_of("api_key", kept):
+        return kept, ""
+    what = "no such key in it" if keychain else "no keyring"
+    return "", f"expected the server's key in the operating system's keyring, found {what}; enter the key again"
 
 
 def _plain(value: Any) -> Any:

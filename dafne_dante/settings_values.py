@@ -41,9 +41,13 @@ _NUMBERS = {
     "memory_gib": (0.0, 1e5),
     "after_save_s": (0.0, 86400.0),
 }
-_CHOICES = {"empty_slices": ("auto", "background", "unknown"), "missing_labels": ("refuse", "absent")}
+_CHOICES = {
+    "empty_slices": ("auto", "background", "unknown"),
+    "missing_labels": ("refuse", "absent"),
+    "automatic_method": ("auto", "lora", "gradual-unfreezing"),
+}
 _KEYS = ("operator_key", "seal_key")
-_SWITCHES = ("allow_full_model", "only_on_power", "only_when_idle")
+_SWITCHES = ("allow_full_model", "only_on_power", "only_when_idle", "automatic_send")
 _TIMES = ("start", "stop")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 _WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models", "threads")

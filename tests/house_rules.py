@@ -12,7 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping
 
 PACKAGE = "dafne_dante"
 LAYERS = (
-    ("_version", "config", "durable", "errors", "settings_template", "settings_values", "types"),
+    (
+        "_version",
+        "config",
+        "durable",
+        "errors",
+        "keychain",
+        "settings_editing",
+        "settings_template",
+        "settings_values",
+        "types",
+    ),
     ("annotations",),
     ("models",),
     ("adaptation",),

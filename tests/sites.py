@@ -46,7 +46,7 @@ def train_model(path, *, seed=0, epochs=5, model_id=None):
     torch.manual_seed(seed)
     network = build_network(plan)
     cases = prepare_cases([make_case(number) for number in (1, 2, 3)], plan)
-    recipe = Recipe(epochs=epochs, steps_per_epoch=12, learning_rate=1e-2, seed=seed)
+    recipe = Recipe(epochs=epochs, steps_per_epoch=12, learning_rate=1e-2, warmup_share=0.2, seed=seed)
     fit(network, plan, FullFineTuning(), cases[:2], cases[2:], recipe=recipe)
     model = GlobalModel(
         model_id=model_id or UUID(int=7),

@@ -50,6 +50,7 @@ STAND_IN = """
             print(f"New best avg_dice: 0.{{epoch}}. Model saved!")
         print("Progress: 33%")
         print(f"Epoch {{epoch}}/3 | Loss: 1.0")
+        time.sleep(0.3)  # an epoch takes seconds, and is seen while it lasts
     print("Packaging the model into .model format...")
     {ending}
     best.unlink()

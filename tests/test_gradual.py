@@ -114,7 +114,7 @@ def test_work_is_counted_by_hand_for_a_small_network():
 
 
 def test_what_was_just_released_warms_up_by_itself():
-    recipe = Recipe(epochs=10, steps_per_epoch=10, warmup_steps=10)
+    recipe = Recipe(epochs=10, steps_per_epoch=10, warmup_steps=10, warmup_share=0.1)
     assert rate_factor(41, recipe, steps_before=40) == pytest.approx(0.1 * rate_factor(41, recipe))
     assert rate_factor(50, recipe, steps_before=40) == rate_factor(50, recipe)
     assert [rate_factor(step, recipe) for step in (1, 5, 10)] == [0.1, 0.5, 1.0]

@@ -12,8 +12,8 @@ import keyring.backends.null
 import pytest
 
 from dafne_dante.annotations.store.key import KEY_FILE, StoreKey, ensure_store_key, load_store_key
-from dafne_dante.annotations.store.keychain import system_keychain
 from dafne_dante.errors import StorageError, TrustError
+from dafne_dante.keychain import system_keychain
 
 SECRET = re.compile(rb"[A-Za-z0-9+/]{43}=")
 

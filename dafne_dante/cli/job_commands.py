@@ -1,4 +1,4 @@
-"""Commands around the jobs: list, show, cancel."""
+"""Commands around the jobs: list, show, cancel, pause, resume."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,6 +55,26 @@ def cancel(
     keeps = keep and has_checkpoint(queue.folder_of(job.job_id))
     stopped = described(stop_job(queue, job.job_id, load_settings(), keep=keeps))
     print_object(stopped, as_json=as_json, text=lambda: f"{stopped['id']}: {stopped['state']}; {stopped['told']}")
+
+
+@jobs.command()
+def pause(as_json: Json = False) -> None:
+    """Improve nothing after a save and at night until `jobs resume`; what somebody asks for begins as ever."""
+    _set_paused(paused=True, as_json=as_json)
+
+
+@jobs.command()
+def resume(as_json: Json = False) -> None:
+    """End the pause; what waited begins when Dafne or the night looks."""
+    _set_paused(paused=False, as_json=as_json)
+
+
+def _set_paused(*, paused: bool, as_json: bool) -> None:
+    from dafne_dante.plugin.pausing import set_paused
+
+    set_paused(load_settings(), paused=paused)
+    told = "paused: only what somebody asks for is improved" if paused else "going on"
+    print_object({"paused": paused}, as_json=as_json, text=lambda: told)
 
 
 def described(job: "Job") -> dict[str, Any]:

@@ -30,8 +30,7 @@ class SaveHandler:
         # Registering imports neither numpy nor torch; a save is soon enough.
         from dafne_dante.annotations.search import find_studies_in  # noqa: PLC0415
         from dafne_dante.host.keeping import keep_save  # noqa: PLC0415
-        from dafne_dante.plugin.job_states import JobOptions  # noqa: PLC0415
-        from dafne_dante.plugin.jobs import open_jobs  # noqa: PLC0415
+        from dafne_dante.plugin.jobs import automatic_options, open_jobs  # noqa: PLC0415
 
         try:
             settings = load_settings()
@@ -40,7 +39,9 @@ class SaveHandler:
                 raise AnnotationError("expected a labelled study in what was saved, found none")
             wanted = model_type if settings.server else ""
             kept = [
-                keep_save(study, wanted, settings, open_jobs(settings), options=JobOptions(upload=True), say=self._warn)
+                keep_save(
+                    study, wanted, settings, open_jobs(settings), options=automatic_options(settings), say=self._warn
+                )
                 for study in found.studies
             ]
             if any(one.job for one in kept):
@@ -52,6 +53,7 @@ class SaveHandler:
     def _begin(self, settings: Settings) -> None:
         from dafne_dante.host.starting_jobs import JobStarter  # noqa: PLC0415 (see above)
         from dafne_dante.plugin.jobs import open_jobs  # noqa: PLC0415
+        from dafne_dante.plugin.pausing import is_paused  # noqa: PLC0415
         from dafne_dante.plugin.worker_process import WorkerProcess  # noqa: PLC0415
 
         if not self._begun:
@@ -62,6 +64,7 @@ class SaveHandler:
                 lambda job_id: WorkerProcess(queue, job_id, settings),
                 self._warn,
                 ended=lambda: self._offer(settings),
+                is_paused=lambda: is_paused(settings),
             ).start()
 
     def _offer(self, settings: Settings) -> None:

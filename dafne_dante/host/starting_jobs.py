@@ -15,7 +15,6 @@ from dafne_dante.plugin.jobs import JobQueue
 __all__ = ["LOOK_S", "JobStarter", "Startable"]
 
 LOOK_S = 1.0
-_OURS = ("saved", "button")
 
 
 class Startable(Protocol):
@@ -36,6 +35,7 @@ class JobStarter:
         make_worker: a worker for the job of this id.
         say: is told what goes wrong, once for each cause.
         ended: is called when a job that was begun here is over.
+        is_paused: whether jobs that nobody asked for just now wait.
     """
 
     def __init__(
@@ -46,10 +46,11 @@ class JobStarter:
         *,
         look_s: float = LOOK_S,
         ended: Callable[[], None] = lambda: None,
+        is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self._queue, self._make_worker, self._say, self._look_s = queue, make_worker, say, look_s
         self._workers: dict[str, Startable] = {}
-        self._over, self._said, self._ended = Event(), "", ended
+        self._over, self._said, self._ended, self._is_paused = Event(), "", ended, is_paused
 
     def start(self) -> None:
         """Look from now on."""
@@ -69,7 +70,8 @@ class JobStarter:
         if len(working) < len(self._workers):
             self._ended()
         self._workers = working
-        due = [job.job_id for job in self._queue.startable() if job.trigger in _OURS]
+        ours = ("button",) if self._is_paused() else ("button", "saved")
+        due = [job.job_id for job in self._queue.startable() if job.trigger in ours]
         begun = [job_id for job_id in due if job_id not in self._workers]  # its worker may not have claimed it yet
         for job_id in begun:
             worker = self._make_worker(job_id)

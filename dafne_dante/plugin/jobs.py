@@ -45,7 +45,7 @@ from dafne_dante.plugin.job_states import (
 )
 from dafne_dante.plugin.jobs_database import DATABASE_FILE, JobRows, JobsDatabase
 
-__all__ = ["DEBOUNCE_S", "MAX_ATTEMPTS", "JobQueue", "jobs_exist", "jobs_folder", "open_jobs"]
+__all__ = ["DEBOUNCE_S", "MAX_ATTEMPTS", "JobQueue", "automatic_options", "jobs_exist", "jobs_folder", "open_jobs"]
 
 DEBOUNCE_S = 120.0
 MAX_ATTEMPTS = 5
@@ -272,3 +272,8 @@ def _keep_private(folder: Path) -> None:
             os.chmod(folder, 0o700)
     except OSError as error:
         raise StorageError(f"cannot protect the jobs: {error.strerror or type(error).__name__}") from error
+
+
+def automatic_options(settings: Settings) -> JobOptions:
+    """Of a job that nobody asked for just now."""
+    return JobOptions(method=settings.worker.automatic_method, upload=settings.worker.automatic_send)

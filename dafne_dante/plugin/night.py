@@ -59,7 +59,12 @@ def window_at(settings: NightlySettings, now: datetime) -> Window:
 
 
 def choose_models(
-    jobs: Sequence[Job], saved_ns: Sequence[int], alive: Sequence[str], *, also: Sequence[str] = ()
+    jobs: Sequence[Job],
+    saved_ns: Sequence[int],
+    alive: Sequence[str],
+    *,
+    also: Sequence[str] = (),
+    options: JobOptions | None = None,
 ) -> tuple[list[Chosen], list[Left]]:
     """What to work on, interrupted jobs first, then those with the most new cases.
 
@@ -68,6 +73,7 @@ def choose_models(
         saved_ns: of every case that the site keeps, when it was kept.
         alive: model types that a living worker works on.
         also: model types that no job was for yet.
+        options: of their jobs; of the others those of the last job.
     """
     chosen: list[tuple[int, Chosen]] = []
     left: list[Left] = []
@@ -81,9 +87,9 @@ def choose_models(
             why = "a job was interrupted" if interrupted else "a job waits"
             chosen.append((-2 if interrupted else -1, Chosen(model_type, why, first.options, first.job_id)))
         elif count := _new_cases(own, saved_ns):
-            options = replace(own[-1].options, data=()) if own else JobOptions()
+            wish = replace(own[-1].options, data=()) if own else options or JobOptions()
             why = f"{count} new case{'s' if count > 1 else ''}"
-            chosen.append((len(saved_ns) - count, Chosen(model_type, why, options)))
+            chosen.append((len(saved_ns) - count, Chosen(model_type, why, wish)))
         else:
             left.append(Left(model_type, "no new case since the last job"))
     return [one for _, one in sorted(chosen, key=lambda pair: pair[0])], left

@@ -23,9 +23,10 @@ from dafne_dante.config import Settings
 from dafne_dante.durable import read_bounded, write_atomically
 from dafne_dante.errors import DanteError, StorageError, TrainingError
 from dafne_dante.plugin.job_states import Job
-from dafne_dante.plugin.jobs import JobQueue, jobs_folder
+from dafne_dante.plugin.jobs import JobQueue, automatic_options, jobs_folder
 from dafne_dante.plugin.machine import Machine, SystemMachine
 from dafne_dante.plugin.night import Chosen, Left, choose_models, window_at
+from dafne_dante.plugin.pausing import is_paused
 from dafne_dante.plugin.worker_events import Event
 from dafne_dante.plugin.worker_process import WorkerProcess
 
@@ -123,7 +124,9 @@ def plan_night(
     elif not at_once:
         refused = _refused_by(machine, settings, catching_up=catching_up)
     alive = [job.model_type for job in queue.held()]
-    chosen, left = choose_models(queue.jobs(), _saved_ns(settings), alive, also=also)
+    chosen, left = choose_models(
+        queue.jobs(), _saved_ns(settings), alive, also=also, options=automatic_options(settings)
+    )
     return NightPlan(refused, until, catching_up, tuple(chosen), tuple(left))
 
 
@@ -192,6 +195,8 @@ def _work(
 
 
 def _refused_by(machine: Machine, settings: Settings, *, catching_up: bool) -> str:
+    if is_paused(settings):
+        return "somebody paused it; `dafne-dante jobs resume`, or the switch in Dafne's Activity window, ends that"
     if settings.nightly.only_on_power and not machine.is_on_power():
         return "the machine runs on its battery"
     if (settings.nightly.only_when_idle or catching_up) and not machine.is_idle():

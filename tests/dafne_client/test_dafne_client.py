@@ -13,7 +13,7 @@ from phantoms import make_case
 from sites import NEW_SCANNER, train_model
 
 from dafne_dante.annotations.store.opening import open_case_store
-from dafne_dante.config import Settings, load_settings, write_settings
+from dafne_dante.config import Settings, WorkerSettings, load_settings, write_settings
 from dafne_dante.delta.signing import ensure_signing_key, public_key_text
 from dafne_dante.federation.accounts import Accounts
 from dafne_dante.federation.audit import AuditLog
@@ -46,9 +46,8 @@ def prepare(folder, url):
         {"categories": ["ball", "box"], "dimensionality": "3", "dafne_dante": {"delta": 1, "operator_key": operator}},
     )
     shelf.publish_copy(MODEL, folder / "first.model")
-    write_settings(Settings(folder / "configuration", server=url, api_key=key))
-    with (folder / "configuration" / "config.toml").open("a") as stream:
-        stream.write("\n[worker]\nafter_save_s = 1.0\nthreads = 1\n")
+    worker = WorkerSettings(threads=1, after_save_s=1.0)
+    write_settings(Settings(folder / "configuration", server=url, api_key=key, worker=worker))
     (folder / "server.json").write_text(json.dumps({"url": url, "api_key": key}))
     flexidep = folder / "home" / "com.francescosantini.flexidep"
     flexidep.mkdir(parents=True)
@@ -63,14 +62,17 @@ def drive(folder, session):
         "QT_QPA_PLATFORM": "offscreen", "MPLBACKEND": "Qt5Agg", "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
         "DAFNE_DANTE_CONFIG": str(folder / "configuration"),
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, str(DRIVE), str(folder), session], env=environment, stdin=subprocess.DEVNULL, timeout=600,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, check=False, text=True,
-    )  # fmt: skip
+    log = folder / f"{session}.log"
+    with log.open("wb") as stream:
+        subprocess.run(
+            [sys.executable, str(DRIVE), str(folder), session], env=environment, stdin=subprocess.DEVNULL, timeout=600,
+            stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, check=False,
+        )  # fmt: skip
     told = folder / f"{session}.json"
-    assert told.is_file(), done.stdout[-4000:]
+    last = log.read_text(errors="replace")[-4000:]
+    assert told.is_file(), last
     seen = json.loads(told.read_text())
-    assert "error" not in seen, f"{seen} {done.stdout[-4000:]}"
+    assert "error" not in seen, f"{seen} {last}"
     return seen
 
 

@@ -23,9 +23,9 @@ from typing import Literal
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from dafne_dante.annotations.store.keychain import Keychain
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
 from dafne_dante.errors import StorageError, TrustError
+from dafne_dante.keychain import Keychain
 
 __all__ = ["KEY_FILE", "StoreKey", "ensure_store_key", "load_store_key"]
 

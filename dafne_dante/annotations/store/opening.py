@@ -7,11 +7,11 @@ import platformdirs
 
 from dafne_dante.annotations.store.index import INDEX_FILE
 from dafne_dante.annotations.store.key import StoreKey, ensure_store_key
-from dafne_dante.annotations.store.keychain import Keychain, system_keychain
 from dafne_dante.annotations.store.retention import Limits
 from dafne_dante.annotations.store.store import CaseStore, rebuild_index
 from dafne_dante.config import Settings
 from dafne_dante.errors import StorageError
+from dafne_dante.keychain import Keychain, system_keychain
 
 __all__ = ["limits_of", "open_case_store", "repair_case_store", "store_exists", "store_folder", "store_key"]
 

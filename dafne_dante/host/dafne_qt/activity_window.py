@@ -1,4 +1,4 @@
-"""The Activity window: every job with how far it is or how it ended, its report, and which models are used.
+"""The Activity window: every job with how far it is or how it ended, its report, which models are used, what waits.
 
 Invariants: it looks again every second, away from the thread that paints, and never while the last look still runs;
 stopping a job asks in another thread as well; nothing takes the focus.
@@ -6,11 +6,14 @@ stopping a job asks in another thread as well; nothing takes the focus.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PyQt5.QtCore import Qt, QTimer, QUrl
 from PyQt5.QtGui import QDesktopServices
 from PyQt5.QtWidgets import (
     QAbstractItemView,
+    QCheckBox,
+    QComboBox,
     QDialog,
     QHBoxLayout,
     QHeaderView,
@@ -24,13 +27,15 @@ from PyQt5.QtWidgets import (
 
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.background import Background
-from dafne_dante.host.dafne_qt.desk import Desk
-from dafne_dante.host.dafne_qt.shown import JobLine, LocalLine
+from dafne_dante.host.dafne_qt.compare_dialog import CompareDialog
+from dafne_dante.host.dafne_qt.desk import Activity, Desk
+from dafne_dante.host.dafne_qt.settings_dialog import SettingsDialog
+from dafne_dante.host.dafne_qt.shown import CaseLine, JobLine, LocalLine, VersionLine
 
 __all__ = ["ActivityWindow"]
 
 _LOOK_MS = 1000
-_SIZE = (760, 420)
+_SIZE = (820, 480)
 
 
 class ActivityWindow(QDialog):  # type: ignore[misc]
@@ -47,6 +52,7 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         self._desk, self._open_page, self._is_looking = desk, open_page or _open, False
         self._jobs: list[JobLine] = []
         self._locals: list[LocalLine] = []
+        self._versions_of = ""
         self.setWindowTitle(words.ACTIVITY_TITLE)
         self.resize(*_SIZE)
         self.setAttribute(Qt.WA_ShowWithoutActivating)
@@ -59,7 +65,17 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         self.keep = self._button(words.CANCEL_KEEP, lambda: self._stop(keep=True))
         self.drop = self._button(words.CANCEL_NOTHING, lambda: self._stop(keep=False))
         self.report = self._button(words.REPORT, self._show_report)
-        self.back = self._button(words.BACK_TO_GLOBAL, self._back)
+        self.back = self._button(words.BACK_TO_GLOBAL, lambda: self._use(0))
+        self.versions = QComboBox()
+        self.use = self._button(words.USE, lambda: self._use(self.versions.currentData()))
+        self.compare = self._button(words.COMPARE, self._compare)
+        self.outbox = QLabel("")
+        self.outbox.setWordWrap(True)
+        self.pause = QCheckBox(words.PAUSE)
+        self.pause.clicked.connect(self._pause)
+        self.settings = self._button(words.SETTINGS_BUTTON, self.show_settings)
+        self.comparing: CompareDialog | None = None
+        self.changing: SettingsDialog | None = None
         self._lay_out()
         self._background = Background(self)
         self._timer = QTimer(self)
@@ -75,14 +91,21 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
             self._is_looking = True
             self._background.run(self._desk.activity, self._show, self._tell_fault)
 
+    def show_settings(self) -> None:
+        """Open the settings."""
+        self.changing = SettingsDialog(self._desk.settings, self)
+        self.changing.chosen.connect(self._change)
+        self.changing.show()
+
     def _lay_out(self) -> None:
-        row = QHBoxLayout()
-        for button in (self.keep, self.drop, self.report, self.back):
-            row.addWidget(button)
         column = QVBoxLayout(self)
-        for widget in (self.told, self.table, self.models):
-            column.addWidget(widget)
-        column.addLayout(row)
+        column.addWidget(self.told)
+        column.addWidget(self.table, 1)
+        column.addLayout(_row(self.keep, self.drop, self.report))
+        column.addWidget(self.models)
+        column.addLayout(_row(self.back, self.versions, self.use, self.compare))
+        column.addWidget(self.outbox)
+        column.addLayout(_row(self.pause, self.settings))
 
     def _button(self, text: str, pressed: Callable[[], None]) -> QPushButton:
         button = QPushButton(text)
@@ -90,16 +113,20 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         button.clicked.connect(lambda checked: pressed())
         return button
 
-    def _show(self, found: tuple[list[JobLine], list[LocalLine], str]) -> None:
+    def _show(self, found: Activity) -> None:
         self._is_looking = False
         chosen = self._chosen()
-        self._jobs, self._locals, sentence = found
-        self.told.setText(sentence or words.ACTIVITY_EMPTY)
+        self._jobs, self._locals = found.jobs, found.locals
+        self.told.setText(found.told or words.ACTIVITY_EMPTY)
         self.models.setText("\n".join(line.told for line in self._locals))
+        self.outbox.setText(found.outbox)
+        self.pause.setChecked(found.paused)
         self.table.setRowCount(len(self._jobs))
         for row, job in enumerate(self._jobs):
             for column, text in enumerate((job.model_type, job.trigger, job.state, job.told)):
-                self.table.setItem(row, column, QTableWidgetItem(text))
+                item = QTableWidgetItem(text)
+                item.setToolTip(text)
+                self.table.setItem(row, column, item)
             if chosen is not None and job.job_id == chosen.job_id:
                 self.table.selectRow(row)
         self._enable()
@@ -113,18 +140,36 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         return self._jobs[row] if 0 <= row < len(self._jobs) else None
 
     def _enable(self) -> None:
-        chosen = self._chosen()
+        chosen, model = self._chosen(), self._model()
         for button in (self.keep, self.drop):
             button.setEnabled(chosen is not None and chosen.is_alive)
         self.report.setEnabled(chosen is not None and chosen.report is not None)
-        self.back.setEnabled(self._improved() is not None)
+        self.back.setEnabled(model is not None and model.is_improved)
+        for widget in (self.versions, self.use, self.compare):
+            widget.setEnabled(model is not None)
+        told = model.told if model is not None else ""
+        if told != self._versions_of:  # another model, or another version of it
+            self._versions_of = told
+            self.versions.clear()
+            if model is not None:
+                self._ask_choices(model.model_type, self._show_versions)
 
-    def _improved(self) -> LocalLine | None:
-        """The model to go back from: the chosen job's, or the only one."""
-        chosen, improved = self._chosen(), [line for line in self._locals if line.is_improved]
+    def _model(self) -> LocalLine | None:
+        """The model whose versions are shown: the chosen job's, or the only one."""
+        chosen = self._chosen()
         if chosen is None:
-            return improved[0] if len(improved) == 1 else None
-        return next((line for line in improved if line.model_type == chosen.model_type), None)
+            return self._locals[0] if len(self._locals) == 1 else None
+        return next((line for line in self._locals if line.model_type == chosen.model_type), None)
+
+    def _ask_choices(self, model_type: str, done: Callable[[tuple[list[VersionLine], list[CaseLine]]], None]) -> None:
+        self._background.run(lambda: self._desk.choices(model_type), done, self._tell_fault)
+
+    def _show_versions(self, found: tuple[list[VersionLine], list[CaseLine]]) -> None:
+        self.versions.clear()
+        for line in found[0]:
+            self.versions.addItem(line.told, line.number)
+            if line.is_used:
+                self.versions.setCurrentIndex(self.versions.count() - 1)
 
     def _stop(self, *, keep: bool) -> None:
         chosen = self._chosen()
@@ -137,11 +182,44 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         if chosen is not None and chosen.report is not None:
             self._open_page(chosen.report)
 
-    def _back(self) -> None:
-        improved = self._improved()
-        if improved is not None:
-            model_type = improved.model_type
-            self._background.run(lambda: self._desk.use_global(model_type), lambda told: self.look(), self._tell_fault)
+    def _use(self, number: int | None) -> None:
+        model = self._model()
+        if model is not None and number is not None:
+            model_type = model.model_type
+            self._background.run(lambda: self._desk.use(model_type, number), lambda told: self.look(), self._tell_fault)
+
+    def _compare(self) -> None:
+        model = self._model()
+        if model is not None:
+            model_type = model.model_type
+            self._ask_choices(model_type, lambda found: self._open_comparison(model_type, *found))
+
+    def _open_comparison(self, model_type: str, versions: list[VersionLine], cases: list[CaseLine]) -> None:
+        self.comparing = CompareDialog(model_type, versions, cases, self)
+        self.comparing.chosen.connect(
+            lambda case_id, before, after: self._background.run(
+                lambda: self._desk.compare(model_type, case_id, before, after), self._open_page, self._tell_fault
+            )
+        )
+        self.comparing.show()
+
+    def _pause(self, paused: bool) -> None:
+        self._background.run(lambda: self._desk.pause(paused=paused), lambda told: self.look(), self._tell_fault)
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        self._background.run(
+            lambda: self._desk.change(changes),
+            lambda told: self.told.setText(f"{words.SETTINGS_NEXT} {told}".strip()),
+            self._tell_fault,
+        )
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for widget in widgets:
+        row.addWidget(widget, int(isinstance(widget, QComboBox)))
+    row.addStretch()
+    return row
 
 
 def _table() -> QTableWidget:

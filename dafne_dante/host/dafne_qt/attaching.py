@@ -1,4 +1,4 @@
-"""The plugin's button and menu entries in Dafne's toolbox, and what they open.
+"""The plugin's button, its status line and its menu entries in Dafne's toolbox, and what they open.
 
 Facts, from reading Dafne 2.1.0a0: the toolbox has `menuTools`, and `verticalLayout_11` is its scrolled column, where
 the button for automatic segmentation stands in a row of its own.
@@ -8,8 +8,8 @@ Invariants: nothing of Dafne's is taken away or connected otherwise; what a stor
 
 from typing import Any
 
-from PyQt5.QtCore import QObject, pyqtSignal
-from PyQt5.QtWidgets import QAction, QPushButton
+from PyQt5.QtCore import QObject, QTimer, pyqtSignal
+from PyQt5.QtWidgets import QAction, QLabel, QPushButton
 
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.activity_window import ActivityWindow
@@ -22,6 +22,7 @@ from dafne_dante.host.dafne_qt.shown import Ready
 __all__ = ["Attached"]
 
 _AFTER_AUTOSEGMENT = 4
+_LOOK_MS = 3000
 
 
 class Attached(QObject):  # type: ignore[misc]
@@ -33,17 +34,26 @@ class Attached(QObject):  # type: ignore[misc]
         toolbox = window.toolbox_window
         super().__init__(toolbox)
         self._window, self._toolbox, self._desk = window, toolbox, desk
-        self._background = Background(self)
+        self._background, self._is_looking = Background(self), False
         self.dialog: ImproveDialog | None = None
         self.activity: ActivityWindow | None = None
         self.button = QPushButton(words.IMPROVE)
         self.button.clicked.connect(lambda checked: self.ask())
+        self.status = QLabel(words.STATUS_NOTHING)
+        self.status.setWordWrap(True)
         toolbox.verticalLayout_11.insertWidget(_AFTER_AUTOSEGMENT, self.button)
+        toolbox.verticalLayout_11.insertWidget(_AFTER_AUTOSEGMENT + 1, self.status)
         toolbox.menuTools.addSeparator()
         self._entry(words.IMPROVE, self.ask)
         self._entry(words.ACTIVITY, self.show_activity)
+        self._entry(words.SETTINGS, self._show_settings)
         self.wanted.connect(self.ask)
         desk.forget_models = self._forget
+        self._timer = QTimer(self)
+        self._timer.setInterval(_LOOK_MS)
+        self._timer.timeout.connect(self._look_at_status)
+        self._timer.start()
+        self._look_at_status()
 
     def ask(self) -> None:
         """Look what is there, and open the dialog when that is known."""
@@ -58,6 +68,21 @@ class Attached(QObject):  # type: ignore[misc]
             self.activity = ActivityWindow(self._desk, self._toolbox)
         self.activity.show()
         self.activity.raise_()
+
+    def _show_settings(self) -> None:
+        self.show_activity()
+        if self.activity is not None:
+            self.activity.show_settings()
+
+    def _look_at_status(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            self._background.run(self._desk.activity, lambda found: self._show_status(found.told), self._show_status)
+
+    def _show_status(self, told: str) -> None:
+        self._is_looking = False
+        if told and told != self.status.text():
+            self.status.setText(told)
 
     def _entry(self, text: str, chosen: Any) -> None:
         action = QAction(text, self)

@@ -23,6 +23,7 @@ __all__ = ["ImproveDialog"]
 
 _WIDTH = 460
 _MOST_LABELS = 8
+_SECONDS_A_MINUTE = 60
 
 
 class ImproveDialog(QDialog):  # type: ignore[misc]
@@ -58,6 +59,7 @@ class ImproveDialog(QDialog):  # type: ignore[misc]
         form.addRow(words.LEARNS_FROM, _paragraph(_what(self._ready)))
         form.addRow("", _paragraph(self._ready.missing or words.READY))
         form.addRow(words.HOW, self.method)
+        form.addRow(words.TAKES, _paragraph(_takes(self._ready)))
         form.addRow("", self.send)
         form.addRow("", self._leaves)
         column = QVBoxLayout(self)
@@ -76,7 +78,14 @@ def _what(ready: Ready) -> str:
     if not ready.cases:
         return "-"
     shown = ", ".join(ready.labels[:_MOST_LABELS]) + (", ..." if len(ready.labels) > _MOST_LABELS else "")
-    return words.CASES.format(cases=ready.cases, slices=ready.slices, labels=shown)
+    studies = words.counted(words.STUDIES, ready.cases)
+    return words.CASES.format(studies=studies, slices=words.counted(words.SLICES, ready.slices), labels=shown)
+
+
+def _takes(ready: Ready) -> str:
+    if not ready.last_s:
+        return words.TAKES_UNKNOWN
+    return words.TAKES_AS_LAST.format(minutes=max(1, round(ready.last_s / _SECONDS_A_MINUTE)))
 
 
 def _paragraph(text: str) -> QLabel:

@@ -7,20 +7,41 @@ cannot be read is a DanteError, whose words are shown.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dafne_dante.annotations.store.opening import open_case_store, store_exists
 from dafne_dante.config import Settings
+from dafne_dante.durable import read_bounded
+from dafne_dante.federation.outbox import open_outbox, outbox_exists
+from dafne_dante.federation.outbox_states import WORDS as OUTBOX_WORDS
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.jobs import JobQueue
 from dafne_dante.plugin.local.shelf import local_shelf, local_types
+from dafne_dante.plugin.local.versions import LocalVersion
+from dafne_dante.plugin.report.words import bytes_in_words
 
-__all__ = ["JobLine", "LocalLine", "Ready", "job_lines", "local_lines", "ready_to_improve", "status_sentence"]
+__all__ = [
+    "CaseLine",
+    "JobLine",
+    "LocalLine",
+    "Ready",
+    "VersionLine",
+    "case_lines",
+    "job_lines",
+    "local_lines",
+    "outbox_sentence",
+    "ready_to_improve",
+    "status_sentence",
+    "version_lines",
+]
 
 _SECONDS_A_MINUTE = 60
-_REPORT = "report.html"
+_OUT = "out"
+_REPORT, _SUMMARY = "report.html", "summary.json"
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,7 @@ class Ready:
         cases, slices, labels: of the studies that are kept here.
         missing: what is missing, in words; "" when it can begin.
         can_send: whether there is a server to send to.
+        last_s: seconds that the model's last improvement took; 0 when there was none.
     """
 
     model_type: str
@@ -39,6 +61,7 @@ class Ready:
     labels: tuple[str, ...] = ()
     missing: str = ""
     can_send: bool = False
+    last_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,12 +86,31 @@ class LocalLine:
     is_improved: bool
 
 
-def ready_to_improve(settings: Settings, model_type: str) -> Ready:
-    """What is kept here; DanteError where the store cannot be read."""
+@dataclass(frozen=True)
+class VersionLine:
+    """A model that can be used: its number, 0 for the global one, what it is in words, and whether it is used."""
+
+    number: int
+    told: str
+    is_used: bool
+
+
+@dataclass(frozen=True)
+class CaseLine:
+    """A kept case, by its pseudonym, in words."""
+
+    case_id: str
+    told: str
+
+
+def ready_to_improve(settings: Settings, model_type: str, queue: JobQueue | None = None) -> Ready:
+    """What is kept here, and how long the last job of the queue took; DanteError where something cannot be read."""
     if not model_type:
         return Ready("", missing=words.NO_MODEL)
+    if not settings.server:
+        return Ready(model_type, missing=words.NO_SERVER)
     if not store_exists(settings):
-        return Ready(model_type, missing=words.NOTHING_KEPT, can_send=bool(settings.server))
+        return Ready(model_type, missing=words.NOTHING_KEPT, can_send=True)
     headers = [case.header for case in open_case_store(settings, say=lambda text: None).cases()]
     return Ready(
         model_type,
@@ -76,7 +118,8 @@ def ready_to_improve(settings: Settings, model_type: str) -> Ready:
         slices=sum(header.annotated_slices for header in headers),
         labels=tuple(sorted({label for header in headers for label in header.labels})),
         missing="" if headers else words.NOTHING_KEPT,
-        can_send=bool(settings.server),
+        can_send=True,
+        last_s=_last_seconds(queue, model_type) if queue is not None else 0.0,
     )
 
 
@@ -98,14 +141,84 @@ def local_lines(settings: Settings) -> list[LocalLine]:
     return found
 
 
-def status_sentence(jobs: list[JobLine]) -> str:
-    """One line on what goes on, or how the last job ended; "" before the first."""
+def version_lines(settings: Settings, model_type: str) -> list[VersionLine]:
+    """The global model and every improved one that is kept, the newest first; DanteError as `local_lines`."""
+    state = local_shelf(settings, model_type).state()
+    improved = [VersionLine(one.number, _version(one), one.number == state.chosen) for one in reversed(state.versions)]
+    return [*improved, VersionLine(0, words.GLOBAL_MODEL, state.current is None)]
+
+
+def _version(one: LocalVersion) -> str:
+    when = _when(one.created_s)
+    return words.IMPROVED_MODEL.format(number=one.number, before=one.before, after=one.after, when=when)
+
+
+def case_lines(settings: Settings) -> list[CaseLine]:
+    """Every kept case, the newest first; DanteError where the store cannot be read."""
+    if not store_exists(settings):
+        return []
+    headers = [case.header for case in open_case_store(settings, say=lambda text: None).cases()]
+    return [
+        CaseLine(
+            one.case_id,
+            words.CASE.format(when=_when(one.saved_ns / 1e9), slices=words.counted(words.SLICES, one.annotated_slices)),
+        )
+        for one in sorted(headers, key=lambda header: -header.saved_ns)
+    ]
+
+
+def outbox_sentence(settings: Settings) -> str:
+    """How many updates wait to be sent, and why the first does; "" when none does; DanteError as the outbox."""
+    if not outbox_exists(settings):
+        return ""
+    waiting = [one for one in open_outbox(settings).entries(finished=False) if one.state in ("waiting", "sending")]
+    if not waiting:
+        return ""
+    form = words.OUTBOX_ONE if len(waiting) == 1 else words.OUTBOX
+    return form.format(count=len(waiting), why=OUTBOX_WORDS.get(waiting[0].why, waiting[0].why))
+
+
+def status_sentence(queue: JobQueue, jobs: list[JobLine]) -> str:
+    """One line on what goes on, or what the last job came to; "" before the first."""
     first = next((job for job in jobs if job.is_alive), jobs[0] if jobs else None)
-    return f"{first.model_type}: {first.state}, {first.told}" if first is not None else ""
+    if first is None:
+        return ""
+    summary = _summary(queue.folder_of(first.job_id)) if not first.is_alive else {}
+    before, after = (_mean(summary.get(name)) for name in ("dice_before", "dice_after"))
+    if summary.get("gate") != "passed" or before is None or after is None:
+        return f"{first.model_type}: {first.state}, {first.told}"
+    size = summary.get("delta_bytes")
+    sent = words.STATUS_SENT.format(size=bytes_in_words(size)) if summary.get("uploaded") and size else ""
+    when = _when(queue.get(first.job_id).changed_s)
+    return words.STATUS_IMPROVED.format(model_type=first.model_type, when=when, before=before, after=after, sent=sent)
+
+
+def _last_seconds(queue: JobQueue, model_type: str) -> float:
+    for job in reversed(queue.jobs()):
+        seconds = _summary(queue.folder_of(job.job_id)).get("seconds") if job.model_type == model_type else None
+        if isinstance(seconds, int | float):
+            return float(seconds)
+    return 0.0
+
+
+def _summary(folder: Path) -> Mapping[str, Any]:
+    path = folder / _OUT / _SUMMARY
+    return _object(read_bounded(path, max_bytes=_MOST_BYTES).decode(errors="replace")) if path.is_file() else {}
+
+
+def _mean(dice: Any) -> float | None:
+    mean = dice.get("mean") if isinstance(dice, dict) else None
+    return float(mean) if isinstance(mean, int | float) else None
+
+
+def _when(seconds: float) -> str:
+    """Local time: the hour today, else with the day."""
+    moment, now = datetime.fromtimestamp(seconds).astimezone(), datetime.now().astimezone()
+    return moment.strftime("%H:%M" if moment.date() == now.date() else "%Y-%m-%d %H:%M")
 
 
 def _line(job: Job, folder: Path) -> JobLine:
-    report = folder / _REPORT
+    report = folder / _OUT / _REPORT
     return JobLine(
         job.job_id,
         job.model_type,

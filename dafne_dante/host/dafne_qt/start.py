@@ -17,8 +17,8 @@ from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
 from dafne_dante.host.dafne_qt.words import WITHOUT_PLUGIN
 from dafne_dante.host.keeping import keep_save
 from dafne_dante.host.starting_jobs import JobStarter
-from dafne_dante.plugin.job_states import JobOptions
-from dafne_dante.plugin.jobs import open_jobs
+from dafne_dante.plugin.jobs import automatic_options, open_jobs
+from dafne_dante.plugin.pausing import is_paused
 from dafne_dante.plugin.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -39,27 +39,31 @@ class Plugin:
         from dafne_dante.host.dafne_qt.attaching import Attached  # noqa: PLC0415 (Qt)
 
         self.attached = Attached(window, self.desk)
-        queue, settings = self.desk.queue, self.desk.settings
+        desk = self.desk
         JobStarter(
-            queue,
-            lambda job_id: WorkerProcess(queue, job_id, settings),
+            desk.queue,
+            lambda job_id: WorkerProcess(desk.queue, job_id, desk.settings),
             _say,
             ended=self._forget,
+            is_paused=lambda: is_paused(desk.settings),
         ).start()
 
     def _forget(self) -> None:
         self.desk.forget_models()
 
-    def saved(self, window: Any) -> None:
-        """Keep what is drawn, and ask for a job; it sends where there is a server."""
+    def saved(self, window: Any) -> bool:
+        """Keep what is drawn and, where there is a server, ask for a job that sends; whether Dafne need not learn."""
         settings = self.desk.settings
         try:
             study = drawn_study(window)
-            if study is not None:
-                model_type = model_type_of(window) if settings.server else ""
-                keep_save(study, model_type, settings, self.desk.queue, options=JobOptions(upload=True), say=_say)
+            if study is None:
+                return False
+            model_type = self._improvable(window) if settings.server else ""
+            keep_save(study, model_type, settings, self.desk.queue, options=automatic_options(settings), say=_say)
         except DanteError as error:
             _say(f"the annotations were not kept: {error}")
+            return False
+        return bool(model_type)
 
     def provider(self, provider: Any) -> Any:
         """Dafne's provider, with the site's improved models first."""
@@ -67,9 +71,7 @@ class Plugin:
 
     def learns(self, window: Any) -> bool:
         """Keep what is drawn and open the dialog where the chosen model is one that the plugin can improve."""
-        model, model_type = window.get_model_for_class(window.classifications[int(window.curImage)])
-        if self.attached is None or not is_known(model):
-            _say(f"{model_type}: this kind of model learns in Dafne's own way")
+        if self.attached is None or not self.desk.settings.server or not self._improvable(window):
             return False
         study = drawn_study(window)
         try:
@@ -79,6 +81,17 @@ class Plugin:
             _say(f"the annotations were not kept: {error}")
         self.attached.wanted.emit()
         return True
+
+    def _improvable(self, window: Any) -> str:
+        """The chosen model's type where the plugin can improve it, else "", and it is said why; as slow as Dafne is."""
+        model_type = model_type_of(window)
+        if not model_type:
+            return ""
+        model, _ = window.get_model_for_class(window.classifications[int(window.curImage)])
+        if not is_known(model):
+            _say(f"{model_type}: this kind of model learns in Dafne's own way")
+            return ""
+        return model_type
 
 
 def start_dafne(arguments: Sequence[str]) -> None:

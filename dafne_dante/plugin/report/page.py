@@ -1,4 +1,4 @@
-"""The page of a report: from the facts to the bytes of one HTML file.
+"""The pages of a report and of a comparison: from the facts to the bytes of one HTML file.
 
 Invariants
 - The page loads nothing, runs nothing and sends nothing: no script, no link; pictures and style are in it, and its
@@ -12,6 +12,7 @@ Invariants
 import base64
 import hashlib
 import unicodedata
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -23,10 +24,12 @@ from dafne_dante._version import __version__
 from dafne_dante.delta.describe import describe_delta
 from dafne_dante.plugin.report import charts, words
 from dafne_dante.plugin.report.facts import ReportFacts
-from dafne_dante.plugin.report.slices import choose_cases, picture_of
+from dafne_dante.plugin.report.measured import HeldOutCase
+from dafne_dante.plugin.report.slices import choose_cases, picture_of, pictures_of
 
-__all__ = ["report_page"]
+__all__ = ["comparison_page", "report_page"]
 
+_MOST_COMPARED = 6
 _MOST_WEIGHTS = 40
 _MOST_CHARACTERS = 80
 _MANIFEST = ("update_id", "model_type", "model_id", "base_timestamp", "base_sha256", "method", "cases", "created",
@@ -35,12 +38,24 @@ _MANIFEST = ("update_id", "model_type", "model_id", "base_timestamp", "base_sha2
 
 def report_page(facts: ReportFacts) -> bytes:
     """The whole page as UTF-8; DeltaError where `facts.delta` is no proper delta."""
-    environment = _environment()
+    return _rendered("report.html.jinja", _content(facts))
+
+
+def comparison_page(model_type: str, held_out: HeldOutCase, before: str, after: str) -> bytes:
+    """Two models side by side on one case, as UTF-8.
+
+    Args:
+        before, after: what the models are called.
+    """
+    pictures = pictures_of("", held_out, most=_MOST_COMPARED)
+    names = {"model_type": model_type, "before_name": before, "after_name": after}
+    return _rendered("comparison.html.jinja", {"case": held_out, "pictures": pictures, **names})
+
+
+def _rendered(template: str, content: Mapping[str, Any]) -> bytes:
     style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    page = environment.get_template("report.html.jinja").render(
-        style=style, style_hash=digest, software=__version__, **_content(facts)
-    )
+    page = _environment().get_template(template).render(style=style, style_hash=digest, software=__version__, **content)
     return page.encode()
 
 

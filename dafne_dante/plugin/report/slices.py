@@ -24,7 +24,7 @@ from dafne_dante.plugin.report.measured import Dice, HeldOutCase
 from dafne_dante.plugin.report.outlines import outline_path
 from dafne_dante.types import Segmentation
 
-__all__ = ["SlicePicture", "choose_cases", "picture_of"]
+__all__ = ["SlicePicture", "choose_cases", "picture_of", "pictures_of"]
 
 _MOST_PIXELS = 320
 _MARGIN = 0.12
@@ -81,10 +81,19 @@ def choose_cases(held_out: Sequence[HeldOutCase]) -> tuple[tuple[str, HeldOutCas
 
 
 def picture_of(rank: str, held_out: HeldOutCase) -> SlicePicture:
-    """The picture of one case."""
-    case = held_out.case
+    """The picture of one case, of the slice that tells most."""
+    return pictures_of(rank, held_out, most=1)[0]
+
+
+def pictures_of(rank: str, held_out: HeldOutCase, *, most: int) -> list[SlicePicture]:
+    """At most so many pictures of one case: the slices that tell most, from the first to the last."""
     before, after = held_out.before.prediction(), held_out.after.prediction()
-    plane = Plane(2, _telling_slice(case, before, after))
+    telling = _telling_slices(held_out.case, before, after)[:most]
+    return [_picture(rank, held_out, index, before, after) for index in sorted(telling)]
+
+
+def _picture(rank: str, held_out: HeldOutCase, index: int, before: Segmentation, after: Segmentation) -> SlicePicture:
+    case, plane = held_out.case, Plane(2, index)
     left, right, bottom, top = plane.letters(case.affine)
     flips = (slice(None, None, -1 if bottom in "AS" else 1), slice(None, None, -1 if right == "R" else 1))
     drawn = [plane.cut(volume)[flips] for volume in (case.segmentation, before, after)]
@@ -102,12 +111,12 @@ def picture_of(rank: str, held_out: HeldOutCase) -> SlicePicture:
     )  # fmt: skip
 
 
-def _telling_slice(case: Case, before: Segmentation, after: Segmentation) -> int:
-    """Among the labelled slices the one with most voxels that a model has wrong, then with most that are labelled."""
+def _telling_slices(case: Case, before: Segmentation, after: Segmentation) -> list[int]:
+    """The labelled slices, those with most voxels that a model has wrong, then with most that are labelled, first."""
     wrong = (before != case.segmentation).sum(axis=(0, 1)) + (after != case.segmentation).sum(axis=(0, 1))
     drawn = (case.segmentation > 0).sum(axis=(0, 1))
-    known = np.flatnonzero(case.annotated)
-    return int(max(known, key=lambda index: (wrong[index], drawn[index])))
+    known = [int(index) for index in np.flatnonzero(case.annotated)]
+    return sorted(known, key=lambda index: (-wrong[index], -drawn[index], index))
 
 
 def _window(drawn: npt.NDArray[np.bool_]) -> tuple[tuple[slice, slice], int]:

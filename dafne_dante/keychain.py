@@ -16,9 +16,11 @@ from keyring.backend import KeyringBackend
 
 from dafne_dante.errors import StorageError
 
-__all__ = ["Keychain", "SystemKeychain", "system_keychain"]
+__all__ = ["CASE_STORE", "FEDERATION", "Keychain", "SystemKeychain", "system_keychain"]
 
-_SERVICE = "dafne-dante case store"
+CASE_STORE = "dafne-dante case store"
+FEDERATION = "dafne-dante federation"
+"""What an entry belongs to: the key of the case store; the key for a server, under its address."""
 _RECOMMENDED = 1  # keyring's own rule: backends below it are not meant for secrets
 _Answer = TypeVar("_Answer")
 
@@ -39,31 +41,31 @@ class Keychain(Protocol):
 class SystemKeychain:
     """A keyring of this operating system; a Keychain."""
 
-    def __init__(self, backend: KeyringBackend) -> None:
-        self._backend = backend
+    def __init__(self, backend: KeyringBackend, service: str = CASE_STORE) -> None:
+        self._backend, self._service = backend, service
 
     def get(self, name: str) -> str | None:
         """As Keychain.get."""
-        return _ask(lambda: self._backend.get_password(_SERVICE, name))
+        return _ask(lambda: self._backend.get_password(self._service, name))
 
     def put(self, name: str, text: str) -> None:
         """As Keychain.put."""
-        _ask(lambda: self._backend.set_password(_SERVICE, name, text))
+        _ask(lambda: self._backend.set_password(self._service, name, text))
 
     def remove(self, name: str) -> None:
         """As Keychain.remove."""
-        _ask(lambda: self._backend.delete_password(_SERVICE, name))
+        _ask(lambda: self._backend.delete_password(self._service, name))
 
 
-def system_keychain() -> Keychain | None:
-    """The keyring of this machine; None when it has none that is fit for secrets.
+def system_keychain(service: str = CASE_STORE) -> Keychain | None:
+    """The keyring of this machine for entries of a service; None when it has none that is fit for secrets.
 
     Raises:
         StorageError: looking for one failed.
     """
     backend = _ask(keyring.get_keyring)
     fit = _ask(lambda: backend.priority >= _RECOMMENDED)
-    return SystemKeychain(backend) if fit else None
+    return SystemKeychain(backend, service) if fit else None
 
 
 def _ask(question: Callable[[], _Answer]) -> _Answer:

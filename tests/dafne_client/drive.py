@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 FOLDER, SESSION = Path(sys.argv[1]), sys.argv[2]
@@ -103,13 +104,26 @@ class Session:
 
     def picture(self, widget, name):
         (FOLDER / "pictures").mkdir(exist_ok=True)
-        widget.grab().save(str(FOLDER / "pictures" / f"{name}.png"))
+        with self.not_counted():
+            widget.grab().save(str(FOLDER / "pictures" / f"{name}.png"))
+
+    @contextmanager
+    def not_counted(self):
+        """What the drive itself does in the thread that paints."""
+        begin = time.perf_counter()
+        yield
+        self._last += time.perf_counter() - begin
 
     def jobs(self):
-        return self.attached._desk.queue.jobs()
+        with self.not_counted():
+            return self.attached._desk.queue.jobs()
+
+    def job(self, job_id):
+        with self.not_counted():
+            return self.attached._desk.queue.get(job_id)
 
     def ended(self, job_id):
-        return self.attached._desk.queue.get(job_id).state in ("done", "failed", "cancelled")
+        return self.job(job_id).state in ("done", "failed", "cancelled")
 
 
 def reference_in(affine):
@@ -139,6 +153,9 @@ def first(session):
     for value, label in enumerate(("ball", "box"), start=1):
         for place in range(4, slices - 4):
             window.roiManager.set_mask(label, place, (reference[:, :, place] == value).astype(np.uint8))
+    rois = window.roiManager
+    drawn = [(label, place) for label in rois.get_roi_names() for place in range(slices) if rois.contains(label, place)]
+    seen["drawn"] = int(sum((rois.get_mask(*pair) > 0).sum() for pair in drawn))
     session.gap()
     window.toolbox_window.masks_export.emit(str(FOLDER / "masks.npz"), "npz", False)
     session.wait(lambda: bool(session.jobs()), 30)
@@ -147,20 +164,23 @@ def first(session):
     job = session.jobs()[0]
     seen["trigger"] = job.trigger
     session.attached.show_activity()
-    session.wait(lambda: session.attached._desk.queue.get(job.job_id).state == "running", 60)
-    session.wait(lambda: '"epoch"' in session.attached._desk.queue.get(job.job_id).progress, 120)
+    session.wait(lambda: session.job(job.job_id).state == "running", 60)
+    session.wait(lambda: '"epoch"' in session.job(job.job_id).progress, 120)
     session.pause(2)
     session.attached.activity.table.selectRow(0)
     session.picture(session.attached.activity, "activity-running")
     seen["ended"] = session.wait(lambda: session.ended(job.job_id), 240)
     session.pause(2)
     seen["job"] = [
-        session.attached._desk.queue.get(job.job_id).state,
-        session.attached._desk.queue.get(job.job_id).told,
+        session.job(job.job_id).state,
+        session.job(job.job_id).told,
     ]
     seen["gap_job_ms"] = session.gap()
     session.picture(session.attached.activity, "activity")
+    session.wait(lambda: bool(session.attached.status.text()) and "improved" in session.attached.status.text(), 20)
+    seen["status"] = session.attached.status.text()
     session.picture(window.toolbox_window, "toolbox")
+    look_around(session)
     session.attached.button.click()
     session.wait(lambda: session.attached.dialog is not None, 20)
     session.pause(0.5)
@@ -169,20 +189,59 @@ def first(session):
     session.attached.dialog.buttons.accepted.emit()
     session.wait(lambda: len(session.jobs()) > 1, 20)
     second = session.jobs()[-1]
-    session.wait(lambda: session.attached._desk.queue.get(second.job_id).state == "running", 60)
-    session.wait(lambda: bool(session.attached._desk.queue.get(second.job_id).progress), 60)
+    session.wait(lambda: session.job(second.job_id).state == "running", 60)
+    session.wait(lambda: bool(session.job(second.job_id).progress), 60)
     session.pause(2)
     row = next(at for at, line in enumerate(session.attached.activity._jobs) if line.job_id == second.job_id)
     session.attached.activity.table.selectRow(row)
     begin = time.monotonic()
     session.attached.activity.drop.click()
     session.wait(lambda: session.ended(second.job_id), 30)
-    seen["cancelled"] = [session.attached._desk.queue.get(second.job_id).state, round(time.monotonic() - begin, 1)]
-    third = session.attached._desk.improve(MODEL, "lora", send=True)
-    session.wait(lambda: session.attached._desk.queue.get(third.job_id).state == "running", 60)
-    session.wait(lambda: '"epoch"' in session.attached._desk.queue.get(third.job_id).progress, 120)
+    seen["cancelled"] = [session.job(second.job_id).state, round(time.monotonic() - begin, 1)]
+    with session.not_counted():
+        third = session.attached._desk.improve(MODEL, "lora", send=True)
+    session.wait(lambda: session.job(third.job_id).state == "running", 60)
+    session.wait(lambda: '"epoch"' in session.job(third.job_id).progress, 120)
     seen["left_running"] = third.job_id
     seen["gap_rest_ms"] = session.gap()
+
+
+def look_around(session):
+    """Compare two models, pause and go on, change a setting, and go back to the global model and forth."""
+    activity, seen = session.attached.activity, session.seen
+    pages = []
+    activity._open_page = pages.append
+    session.wait(lambda: activity.versions.count() > 1, 20)
+    seen["report"] = activity.report.isEnabled()
+    activity.compare.click()
+    session.wait(lambda: activity.comparing is not None, 20)
+    session.picture(activity.comparing, "compare")
+    activity.comparing.buttons.accepted.emit()
+    session.wait(lambda: bool(pages), 60)
+    seen["comparison"] = pages[0].read_text() if pages else ""
+    (FOLDER / "pictures" / "comparison.html").write_text(seen["comparison"])
+    seen["comparison"] = len(seen["comparison"])
+    for wanted in (True, False):
+        activity.pause.click()
+        session.wait(lambda wanted=wanted: ("paused" in activity.told.text()) == wanted, 20)
+        seen.setdefault("paused", []).append(activity.told.text())
+    activity.settings.click()
+    session.pause(0.5)
+    session.picture(activity.changing, "settings")
+    activity.changing.fields["threads"].setValue(2)
+    activity.changing.buttons.accepted.emit()
+    session.wait(lambda: session.attached._desk.settings.worker.threads == 2, 20)
+    seen["threads"] = session.attached._desk.settings.worker.threads
+    activity.back.click()
+    session.wait(lambda: "global model is used" in activity.models.text(), 20)
+    seen["back"] = activity.models.text()
+    session.wait(lambda: activity.versions.count() > 1, 20)
+    activity.versions.setCurrentIndex(0)
+    activity.use.click()
+    session.wait(lambda: "improved here" in activity.models.text(), 20)
+    seen["forth"] = activity.models.text()
+    session.picture(activity, "activity-choices")
+    seen["gap_looking_ms"] = session.gap()
 
 
 def second(session):
@@ -190,7 +249,7 @@ def second(session):
     window, seen = session.window, session.seen
     before = json.loads((FOLDER / "first.json").read_text())["left_running"]
     seen["ended"] = session.wait(lambda: session.ended(before), 240)
-    job = session.attached._desk.queue.get(before)
+    job = session.job(before)
     seen["job"] = [job.state, job.told]
     window.classifications = [MODEL] * window.medical_volume.volume.shape[2]
     model, name = window.get_model_for_class(MODEL)

@@ -77,7 +77,7 @@ class SettingsDialog(QDialog):  # type: ignore[misc]
     def _group(self, title: str, *rows: tuple[str, str, QWidget]) -> None:
         box, form = QGroupBox(title), QFormLayout()
         for label, name, field in rows:
-            form.addRow(label, field)
+            form.addRow(*((label, field) if label else (field,)))
             self.fields[name] = field
         box.setLayout(form)
         self._column.addWidget(box)

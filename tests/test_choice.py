@@ -38,6 +38,15 @@ def test_the_choice_follows_from_cases_and_start(studies, zero_shot, method, ran
     assert recipe.learning_rate == choice.learning_rate, "a method by name has the rate that auto would give it"
 
 
+def test_in_two_dimensions_new_structures_are_unfrozen_at_half_the_rate():
+    for zero_shot, share in ((0.0, 0.5), (0.3, 1.0), (0.8, 1.0)):
+        flat = choose(Situation(9, zero_shot, dimensions=2))
+        assert flat.method == "gradual-unfreezing"
+        assert flat.learning_rate == share * choose(Situation(9, zero_shot)).learning_rate
+        recipe = recipe_for_adaptation(flat.method, zero_shot, epochs=None, seed=0, numerics=Numerics(), dimensions=2)
+        assert recipe.learning_rate == flat.learning_rate
+
+
 @pytest.mark.parametrize(
     ("situation", "why"),
     [

@@ -2,7 +2,7 @@
 
 Terms: `dante-scratch`, `dante-gradual-unfreezing` (half of the layers frozen at first) and `dante-lora` are the three
 modes of `dante_train`, with its own defaults for everything but the epochs; its epoch is a pass over all slices, and
-there is one of them for two of ours.
+there is one of them for two of ours, which sees about as many slices.
 
 Invariants: Dante validates on the selection cases (`dante_archives`), and what it would upload, its model file, is read
 as the file of a stranger; its curve is measured as ours is, from the checkpoint that it would have kept.

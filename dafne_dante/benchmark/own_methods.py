@@ -98,7 +98,7 @@ class OwnMethods:
         zero_shot = evaluate_cases(network, base.plan, split.selection)["mean"] or 0.0
         name, options = cell.method, {}
         if name == AUTO:
-            choice = choose(Situation(len(set(split.subjects.training)), zero_shot))
+            choice = choose(Situation(len(set(split.subjects.training)), zero_shot, dimensions=base.plan.dimensions))
             name, options = choice.method, {"rank": choice.rank} if choice.method == "lora" else {}
         recipe = recipe_for_adaptation(
             name,
@@ -106,6 +106,7 @@ class OwnMethods:
             epochs=effort.epochs,
             seed=cell.seed,
             numerics=remembered_numerics(network, base.plan, effort.batch_size, self.cache),
+            dimensions=base.plan.dimensions,
         )
         return name, options, replace(recipe, steps_per_epoch=effort.steps_per_epoch, batch_size=effort.batch_size)
 

@@ -69,7 +69,7 @@ def situation_of(
     if minutes is not None:
         network = build_network(base.plan, base.weights).to(choose_device())
         seconds = Recipe().steps_per_epoch * _step_seconds(network, base.plan, batch_size)
-    return Situation(division.learned_from, zero_shot, seconds, minutes, trainings)
+    return Situation(division.learned_from, zero_shot, seconds, minutes, trainings, base.plan.dimensions)
 
 
 def _step_seconds(network: nn.Module, plan: ModelPlan, batch_size: int) -> float:

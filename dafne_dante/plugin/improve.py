@@ -259,6 +259,7 @@ def _fine_tune(
         epochs=request.epochs,
         seed=request.seed,
         numerics=remembered_numerics(network, model.plan, request.thrift.batch_size, settings.folder),
+        dimensions=model.plan.dimensions,
     )
     measured = Measurements()
     tuning = Tuning(

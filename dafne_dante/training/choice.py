@@ -15,7 +15,7 @@ which a schedule still means something.
 
 from dataclasses import dataclass
 
-from dafne_dante.training.defaults import LEARNING_RATES, Start, start_of
+from dafne_dante.training.defaults import Start, adaptation_rate, start_of
 
 __all__ = ["AUTO", "Choice", "Situation", "choose"]
 
@@ -37,6 +37,7 @@ class Situation:
         epoch_seconds: of one epoch in which everything moves; only needed with a budget.
         minutes: that all trainings together may take; None for no limit.
         trainings: how many there will be, more than one where studies are cross-fitted.
+        dimensions: of the network.
     """
 
     studies: int
@@ -44,6 +45,7 @@ class Situation:
     epoch_seconds: float = 0.0
     minutes: float | None = None
     trainings: int = 1
+    dimensions: int = 3
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def choose(situation: Situation) -> Choice:
     wanted = _EPOCHS[start]
     possible = _possible_epochs(situation)
     epochs = wanted if possible is None else min(wanted, max(_LEAST_EPOCHS, possible))
-    return Choice(method, rank, LEARNING_RATES[method][start], epochs, _sentence(situation, method, epochs, wanted))
+    rate = adaptation_rate(method, start, dimensions=situation.dimensions)
+    return Choice(method, rank, rate, epochs, _sentence(situation, method, epochs, wanted))
 
 
 def _possible_epochs(situation: Situation) -> int | None:

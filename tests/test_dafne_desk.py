@@ -1,0 +1,142 @@
+"""What Dafne's windows show and do, without Qt: jobs, versions, cases, the outbox, pause, settings, comparison."""
+
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from dafne_dante.annotations.store.opening import open_case_store
+from dafne_dante.config import Settings
+from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError
+from dafne_dante.host.dafne_qt import words
+from dafne_dante.host.dafne_qt.desk import Desk
+from dafne_dante.host.dafne_qt.shown import outbox_sentence
+from dafne_dante.plugin import comparing
+from dafne_dante.plugin.collecting import CaseRequest
+from dafne_dante.plugin.comparing import compare_models
+from dafne_dante.plugin.improve import ImprovementRequest, improve
+from dafne_dante.plugin.jobs import open_jobs
+from dafne_dante.plugin.keeping import keep_studies
+from dafne_dante.plugin.local.using import local_model
+
+TYPE = "Brain"
+SERVER = "https://federation.example/"
+
+
+@pytest.fixture(scope="module")
+def improved(tmp_path_factory, trained):
+    """A site that keeps its cases and improved its model once; read only."""
+    root = tmp_path_factory.mktemp("desk")
+    settings = Settings(folder=root / "configuration", server=SERVER, api_key="k" * 20)
+    keep_studies([trained / "new"], settings, say=print)
+    request = ImprovementRequest(CaseRequest((trained / "new",)), root / "out", trained / "base.model", TYPE, "lora", 6)
+    assert improve(request, settings).gate == "passed"
+    return settings, root / "out", trained / "base.model"
+
+
+@pytest.fixture
+def site(tmp_path, improved):
+    """A copy to change, with a job that ended as the improvement did."""
+    settings, out, base = improved
+    shutil.copytree(settings.folder, tmp_path / "configuration")
+    settings = replace(settings, folder=tmp_path / "configuration")
+    queue = open_jobs(settings)
+    job = queue.add(TYPE, "button")
+    shutil.copytree(out, queue.folder_of(job.job_id) / "out")
+    desk = Desk(settings, queue)
+    desk.stop(job.job_id, keep=False)
+    return desk, job, base
+
+
+def test_before_anything_is_there_every_window_has_something_to_say(tmp_path):
+    settings = Settings(folder=tmp_path / "configuration")
+    desk = Desk(settings, open_jobs(settings))
+    found = desk.activity()
+    assert (found.jobs, found.locals, found.told, found.outbox, found.paused) == ([], [], "", "", False)
+    assert desk.ready("").missing == words.NO_MODEL
+    assert desk.ready(TYPE).missing == words.NO_SERVER
+    desk.settings = replace(settings, server=SERVER)
+    ready = desk.ready(TYPE)
+    assert (ready.missing, ready.can_send) == (words.NOTHING_KEPT, True)
+    assert desk.choices(TYPE)[1] == []
+
+
+def test_the_dialog_knows_what_is_kept_and_how_long_it_took(site):
+    ready = site[0].ready(TYPE)
+    assert (ready.cases, ready.labels, ready.missing) == (4, ("ball", "box"), "")
+    assert ready.slices > 0 and ready.last_s > 0
+
+
+def test_the_status_says_what_came_of_it(site):
+    desk, job, _ = site
+    found = desk.activity()
+    assert [line.job_id for line in found.jobs] == [job.job_id]
+    assert found.jobs[0].report.name == "report.html"
+    assert found.told.startswith(f"{TYPE}: improved ") and "Dice 0." in found.told and "sent" not in found.told
+    desk.pause(paused=True)
+    assert desk.activity().told.startswith("Dante is paused.") and desk.activity().paused
+    desk.pause(paused=False)
+    assert not desk.activity().paused
+
+
+def test_going_back_and_forth_keeps_every_version_and_makes_dafne_load_anew(site):
+    desk, _, _ = site
+    loaded = []
+    desk.forget_models = lambda: loaded.append("anew")
+    versions, cases = desk.choices(TYPE)
+    assert [(line.number, line.is_used) for line in versions] == [(1, True), (0, False)]
+    assert len(cases) == 4 and all("slice" in line.told for line in cases)
+    desk.use(TYPE, 0)
+    assert local_model(desk.settings, TYPE).file is None
+    assert [line.is_improved for line in desk.activity().locals] == [False]
+    desk.use(TYPE, 1)
+    assert local_model(desk.settings, TYPE).number == 1
+    assert loaded == ["anew", "anew"]
+    with pytest.raises(SettingsError, match="one of the versions 1"):
+        desk.use(TYPE, 7)
+
+
+def test_two_models_are_shown_side_by_side_on_the_chosen_case(site, monkeypatch):
+    desk, _, base = site
+    client = SimpleNamespace(download_model=lambda name, version, target: shutil.copyfile(base, target))
+    monkeypatch.setattr(comparing, "connect", lambda settings: client)
+    case_id = desk.choices(TYPE)[1][0].case_id
+    page = desk.compare(TYPE, case_id, 0, 1)
+    text = page.read_text()
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert "Global model" in text and "Improved model 1" in text and "<svg" in text
+    assert case_id not in text and "<script" not in text
+    assert local_model(desk.settings, TYPE).number == 1, "looking chooses nothing"
+    assert desk.compare(TYPE, case_id, 1, 0).read_text() != text
+    assert [line.model_type for line in desk.activity().locals] == [TYPE], "the page is no type"
+
+
+def test_what_is_not_there_cannot_be_compared(site, tmp_path):
+    desk, _, _ = site
+    case_id = open_case_store(desk.settings, say=print).cases()[0].case_id
+    with pytest.raises(StorageError, match="improved model 9"):
+        compare_models(desk.settings, TYPE, case_id, 9, 1)
+    with pytest.raises(NotEnoughCasesError, match="choose another"):
+        compare_models(desk.settings, TYPE, "0" * 16, 1, 1)
+    with pytest.raises(StorageError, match="improve the model first"):
+        compare_models(Settings(folder=tmp_path / "other", server=SERVER), TYPE, case_id, 0, 0)
+
+
+def test_changed_settings_are_in_force_for_the_next_job(site, monkeypatch):
+    desk, _, _ = site
+    monkeypatch.setenv("DAFNE_DANTE_SITE_CONFIG", str(desk.settings.folder / "nothing"))
+    desk.change({"after_save_s": 5.0, "automatic_send": False})
+    assert desk.settings.worker.automatic_send is False
+    job = desk.queue.add("Other", "saved")
+    assert job.not_before_s - job.created_s == 5.0
+
+
+def test_what_waits_to_be_sent_is_told_with_its_reason(site):
+    from dafne_dante.federation.outbox import open_outbox
+
+    desk, job, _ = site
+    assert outbox_sentence(desk.settings) == ""
+    delta = (desk.queue.folder_of(job.job_id) / "out" / "update.delta").read_bytes()
+    open_outbox(desk.settings).queue(delta, server=SERVER, dice=0.5, trigger="button")
+    assert desk.activity().outbox == "1 update waits to be sent: it was not tried yet"

@@ -1,0 +1,209 @@
+"""What the plugin does in Dafne when there is no server, a Keras model, a foreign family or a fault: Dafne works on.
+
+Window and models are stand-ins with Dafne's own names; tests/dafne_client drives the real ones.
+"""
+
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_dafne_saving import DRAWN, window
+
+from dafne_dante.annotations.store.opening import open_case_store, store_exists
+from dafne_dante.config import Settings
+from dafne_dante.host.dafne_qt import start
+from dafne_dante.host.dafne_qt.desk import Desk
+from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
+from dafne_dante.models.file import read_model
+from dafne_dante.models.plan import plan_to_net_metadata
+from dafne_dante.plugin.collecting import CaseRequest
+from dafne_dante.plugin.improve import ImprovementRequest, improve
+from dafne_dante.plugin.jobs import open_jobs
+
+TYPE = "Brain"
+
+
+class Model:
+    """A model object of Dafne's."""
+
+    def __init__(self, model_id, metadata, weights):
+        self.model_id, self.metadata, self.weights = model_id, metadata, weights
+
+    def get_weights(self):
+        return self.weights
+
+    def set_weights(self, weights):
+        self.weights = weights
+
+
+class Provider:
+    """Dafne's provider: gives one model whatever is asked for."""
+
+    def __init__(self, model):
+        self.model, self.asked = model, []
+
+    def load_model(self, name, *arguments, **options):
+        self.asked.append((name, arguments, options))
+        return self.model
+
+    def available_models(self):
+        return [TYPE]
+
+
+def of(path, **changed):
+    model = read_model(path)
+    metadata = {"net_metadata": plan_to_net_metadata(model.plan)}
+    return Model(**{"model_id": str(model.model_id), "metadata": metadata, "weights": model.weights, **changed})
+
+
+def plugin_with(settings):
+    plugin = start.Plugin(Desk(settings, open_jobs(settings)))
+    plugin.attached = SimpleNamespace(wanted=SimpleNamespace(emit=lambda: plugin.opened_dialogs.append(1)))
+    plugin.opened_dialogs = []
+    return plugin
+
+
+def showing(model):
+    shown = window(TYPE, **DRAWN)
+    shown.get_model_for_class = lambda name: (model, name)
+    return shown
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(folder=tmp_path / "configuration", server="https://federation.example/", api_key="k" * 20)
+
+
+def test_a_save_of_a_known_model_is_the_plugin_s_to_learn_from(settings, trained):
+    plugin = plugin_with(settings)
+    assert plugin.saved(showing(of(trained / "base.model"))) is True
+    (job,) = plugin.desk.queue.jobs()
+    assert (job.model_type, job.trigger, job.options.upload, job.options.method) == (TYPE, "saved", True, "auto")
+    assert plugin.learns(showing(of(trained / "base.model"))) and plugin.opened_dialogs == [1]
+
+
+@pytest.mark.parametrize("kind", ["keras", "no metadata", "no plan", "not loaded"])
+def test_a_model_of_another_kind_is_kept_and_left_to_dafne(settings, trained, kind, capsys):
+    model = {
+        "keras": Model("1", {"net_metadata": None}, [np.zeros(3)]),
+        "no metadata": SimpleNamespace(),
+        "no plan": of(trained / "base.model", metadata={"net_metadata": {"model_name": "something"}}),
+        "not loaded": None,
+    }[kind]
+    plugin = plugin_with(settings)
+    assert plugin.saved(showing(model)) is False
+    assert plugin.learns(showing(model)) is False and plugin.opened_dialogs == []
+    assert plugin.desk.queue.jobs() == []
+    assert len(open_case_store(settings, say=print).cases()) == 1, "the annotations are kept all the same"
+    assert "learns in Dafne's own way" in capsys.readouterr().err
+    assert not is_known(model)
+
+
+def test_without_a_server_the_case_is_kept_and_dafne_learns_itself(settings, trained):
+    plugin = plugin_with(replace(settings, server="", api_key=""))
+    shown = showing(of(trained / "base.model"))
+    assert plugin.saved(shown) is False and plugin.learns(shown) is False
+    assert plugin.desk.queue.jobs() == []
+    assert store_exists(settings)
+
+
+def test_a_fault_of_the_store_is_said_and_the_save_goes_on(settings, trained, capsys):
+    (settings.folder).mkdir(parents=True)
+    (settings.folder / "cases").write_bytes(b"not a folder")
+    plugin = plugin_with(settings)
+    assert plugin.saved(showing(of(trained / "base.model"))) is False
+    assert "the annotations were not kept" in capsys.readouterr().err
+
+
+def test_nothing_drawn_is_nothing_kept(settings):
+    plugin = plugin_with(settings)
+    assert plugin.saved(window(TYPE)) is False
+    assert not store_exists(settings)
+
+
+@pytest.fixture(scope="module")
+def improved(tmp_path_factory, trained):
+    root = tmp_path_factory.mktemp("provider")
+    settings = Settings(folder=root / "configuration")
+    request = ImprovementRequest(CaseRequest((trained / "new",)), root / "out", trained / "base.model", TYPE, "lora", 6)
+    assert improve(request, settings).gate == "passed"
+    return settings, root / "out" / "improved.model"
+
+
+def total(weights):
+    return float(sum(tensor.double().abs().sum() for tensor in weights.values()))
+
+
+def test_dafne_gets_the_site_s_improved_weights(improved, trained):
+    settings, better = improved
+    said, provider = [], Provider(of(trained / "base.model"))
+    first = SiteFirstProvider(provider, settings, said.append)
+    model = first.load_model(TYPE, None, force_download=False)
+    assert total(model.weights) == total(read_model(better).weights)
+    assert said == [f"{TYPE}: the model that was improved here is used"]
+    assert provider.asked == [(TYPE, (None,), {"force_download": False})]
+    assert first.available_models() == [TYPE], "everything else is Dafne's"
+
+
+@pytest.mark.parametrize("case", ["version asked for", "version asked for by place", "another type", "nothing"])
+def test_what_was_asked_for_otherwise_stays_as_dafne_gave_it(improved, trained, case):
+    settings, _ = improved
+    given = None if case == "nothing" else of(trained / "base.model")
+    before = given and total(given.weights)
+    first = SiteFirstProvider(Provider(given), settings, print)
+    arguments, options = {
+        "version asked for": ((), {"timestamp": 5}),
+        "version asked for by place": ((None, False, 5), {}),
+    }.get(case, ((), {}))
+    model = first.load_model("Thigh" if case == "another type" else TYPE, *arguments, **options)
+    assert model is given and (given is None or total(model.weights) == before)
+
+
+@pytest.mark.parametrize("case", ["another family", "another network", "keras", "damaged"])
+def test_what_does_not_fit_is_said_and_the_global_model_is_used(tmp_path, improved, trained, case):
+    settings, _ = improved
+    shutil.copytree(settings.folder, tmp_path / "configuration")
+    settings = replace(settings, folder=tmp_path / "configuration")
+    given = of(trained / "base.model")
+    if case == "another family":
+        given.model_id = "11111111-1111-1111-1111-111111111111"
+    elif case == "another network":
+        given.weights = {**given.weights, "more": torch.zeros(1)}
+    elif case == "keras":
+        given.weights = [np.zeros(3)]
+    else:
+        for path in (settings.folder / "local-models").rglob("*.model"):
+            path.write_bytes(path.read_bytes()[:100])
+    before, said = given.weights, []
+    model = SiteFirstProvider(Provider(given), settings, said.append).load_model(TYPE)
+    assert model.weights is before
+    assert case == "damaged" or (len(said) == 1 and "the global model is used" in said[0])
+
+
+def test_without_usable_settings_dafne_starts_without_the_plugin(tmp_path, monkeypatch, capsys):
+    """Dafne's own modules are stand-ins, so that nothing of a person's is touched."""
+    import sys
+
+    begun = []
+    stock = type("MuscleSegmentation", (), {})
+    program = SimpleNamespace(MuscleSegmentation=stock, main=lambda: begun.append(list(sys.argv)))
+    module = SimpleNamespace(MuscleSegmentation=stock)
+    application = SimpleNamespace(instance=lambda: object())
+    for name, fake in {
+        "PyQt5": SimpleNamespace(), "PyQt5.QtWidgets": SimpleNamespace(QApplication=application),
+        "dafne": SimpleNamespace(), "dafne.bin": SimpleNamespace(dafne=program), "dafne.bin.dafne": program,
+        "dafne.ui": SimpleNamespace(MuscleSegmentation=module), "dafne.ui.MuscleSegmentation": module,
+    }.items():  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, fake)
+    hooks = SimpleNamespace(Hooks=None, with_hooks=None)
+    monkeypatch.setitem(sys.modules, "dafne_dante.host.dafne_qt.window", hooks)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    monkeypatch.setenv("DAFNE_DANTE_CONFIG", str(tmp_path))
+    (tmp_path / "settings.toml").write_text("[worker]\nthreads = -4\n")
+    start.start_dafne(["a study"])
+    assert begun == [["dafne", "a study"]]
+    assert program.MuscleSegmentation is stock
+    assert "Dafne runs without the plugin" in capsys.readouterr().err

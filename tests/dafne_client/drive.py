@@ -1,10 +1,11 @@
 """One session of the real Dafne, offscreen, driven from inside: `python drive.py FOLDER SESSION`.
 
 What it did and saw is written to FOLDER/SESSION.json; pictures to FOLDER/pictures. Nothing of Dafne or of the plugin is
-replaced, but for Dafne's question which series to open, its confirmation, its news and its search for updates.
+replaced, but for Dafne's question which series to open, its questions and messages (remembered, and answered with yes),
+its news and its search for updates.
 
-An event-loop probe runs every two milliseconds; of what it counts as a gap, Dafne's own work is part: `only_ours` tells
-the gaps while nothing of Dafne's was asked for.
+An event-loop probe runs every two milliseconds; what the drive itself does in that thread (pictures, looking into the
+queue) is taken off. A gap counts whoever made it.
 """
 
 import faulthandler

@@ -28,12 +28,14 @@ def withdraw(
     from dafne_dante.federation.client import connect
     from dafne_dante.federation.outbox import open_outbox, outbox_exists
     from dafne_dante.federation.withdrawing import begin_withdrawal, send_withdrawal
+    from dafne_dante.plugin.carrying_over import drop_carried
 
     settings = load_settings()
     if not outbox_exists(settings):
         raise DeltaError("expected an update of this site, found none; see dafne-dante outbox list --all")
     outbox = open_outbox(settings)
     withdrawn = begin_withdrawal(outbox, update_id, load_signing_key(settings.folder))
+    drop_carried(settings, withdrawn.entry.update_id)
     if withdrawn.content and to is not None:
         _pack(withdrawn, settings, to)
     elif withdrawn.content:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 from dafne_dante.adaptation.gradual import gradual_unfreezing_by
 from dafne_dante.adaptation.method import method_named
@@ -35,6 +36,7 @@ from dafne_dante.models.build import build_network
 from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
 from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
+from dafne_dante.plugin.carrying_over import carried_from_before, keep_carried
 from dafne_dante.plugin.choosing import CHOICE, choice_for, choice_kept_beside, situation_of
 from dafne_dante.plugin.collecting import CaseRequest, collect_cases
 from dafne_dante.plugin.delivering import Delivery, deliver
@@ -114,7 +116,9 @@ def improve(
         outcome = _fine_tune(start, _method_maker(request), request, settings, progress)
         progress.stage(outcome.decision.reason)
         tuned = outcome.tuned
-        content = encode_delta(tuned.updates, _facts(start, request.method, tuned, _noise(settings)), signing_key)
+        update_id = uuid4()
+        facts = _facts(start, request.method, tuned, _noise(settings))
+        content = encode_delta(tuned.updates, facts, signing_key, update_id=update_id)
         summary = _summarise(start, request.method, outcome, len(content), time.perf_counter() - begin)
         write_model(tuned.improved, folder / "improved.model")
         write_atomically(folder / "update.delta", content)
@@ -127,6 +131,7 @@ def improve(
         keep_for_this_site(settings, request.out, seed=request.seed, say=progress.stage)
     if client is None or not request.upload or not outcome.decision.passed:
         return summary
+    keep_carried(settings, update_id, start.base.model, tuned.left)
     delivery = Delivery(server, outcome.tuned.after["mean"] or 0.0, request.trigger)
     deliver(content, delivery, settings, client, say=progress.stage)
     progress.stage(f"sent {len(content)} bytes")
@@ -275,6 +280,7 @@ def _fine_tune(
         progress.stop,
         request.thrift,
         (start.division.replayed or start.references) if request.elastic else (),
+        carried_from_before(settings, model) if request.upload else {},
     )
     tuned = tune(tuning, start.division)
     return _Outcome(tuned, measured, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))

@@ -10,6 +10,7 @@ Invariants
   training then learns from all cases, for so many epochs of the same schedule.
 - What is sent is as small as it may be: each weight's update at the lowest rank whose residual (`delta.compression`) is
   allowed, and the largest residual is allowed with which Dice on windows of the held-out cases falls by 0.002 at most.
+- What earlier updates of this site left out is taken along (`delta.carried`) where it costs no Dice; with noise never.
 - What is measured is the base plus the update as it would be sent, noise included; the improved model that stays is
   without noise.
 """
@@ -20,12 +21,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from dafne_dante.adaptation.lora import plain_weights
 from dafne_dante.adaptation.low_rank import LowRank
 from dafne_dante.adaptation.protocol import Method
 from dafne_dante.annotations.case import Case
+from dafne_dante.delta.carried import compressed_with, left_of
 from dafne_dante.delta.compression import compressed
 from dafne_dante.delta.difference import WeightUpdate, take_difference
 from dafne_dante.delta.encode import updates_as_sent
@@ -67,6 +69,7 @@ class Tuning:
         stop: whether to end each training with the best so far, see `loop.fit`.
         thrift: how to train where memory is short.
         look_at: what a method is shown before it begins; what it learns from when left out.
+        carried: what this site's earlier updates left out, dense by weight.
     """
 
     base: GlobalModel
@@ -81,17 +84,22 @@ class Tuning:
     stop: Callable[[], bool] = lambda: False
     thrift: Thrift = field(default_factory=Thrift)
     look_at: Sequence[Case] = ()
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """What tuning came to: the epochs, the step, what moved, the model as a reader of the delta gets it, its Dice."""
+    """What tuning came to: the epochs, the step, what moved, the model as a reader of the delta gets it, its Dice.
+
+    `left` is what sending leaves out, with what was carried; nothing where there is noise.
+    """
 
     result: FitResult
     step: float
     updates: tuple[WeightUpdate, ...]
     improved: GlobalModel
     after: Mapping[str, float | None]
+    left: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def tune(tuning: Tuning, division: Division) -> Tuned:
@@ -154,13 +162,37 @@ def _tuned(
     )
     kept = [_scaled(one, step) for one in by_fold]
     residual = _residual_allowed(measures, kept)
-    small = compressed(_scaled(updates, step), residual)
-    leaving = [clipped_and_noised(compressed(one, residual), base.weights, tuning.noise) for one in kept]
+    shapes = {name: tuple(tensor.shape) for name, tensor in canonical_weights(base.plan, base.weights).items()}
+    carried = {} if tuning.noise else tuning.carried
+
+    def packed(one: Sequence[WeightUpdate], along: Mapping[str, Tensor]) -> tuple[WeightUpdate, ...]:
+        return compressed_with(along, one, shapes, residual)
+
+    along = carried if carried and _costs_nothing(measures, kept, packed, carried) else {}
+    small = packed(_scaled(updates, step), along)
+    leaving = [clipped_and_noised(packed(one, along), base.weights, tuning.noise) for one in kept]
     networks = [_network(base, updates_as_sent(one)) for one in leaving]
     after = measure_folds(networks, base.plan, division, on_case=tuning.on_measured)
-    improved = updated_model(base, updates_as_sent(small), timestamp=int(time.time()))
+    received = updates_as_sent(small)
+    improved = updated_model(base, received, timestamp=int(time.time()))
     sent = leaving[0] if len(leaving) == 1 else clipped_and_noised(small, base.weights, tuning.noise)
-    return Tuned(result, step, sent, improved, after)
+    left = {} if tuning.noise else left_of(_scaled(updates, step), carried, received, shapes)
+    return Tuned(result, step, sent, improved, after, left)
+
+
+def _costs_nothing(
+    measures: Sequence["_Measure"],
+    kept: Sequence[Sequence[WeightUpdate]],
+    packed: Callable[[Sequence[WeightUpdate], Mapping[str, Tensor]], tuple[WeightUpdate, ...]],
+    carried: Mapping[str, Tensor],
+) -> bool:
+    """Whether what is carried may be taken along: Dice on held-out cases falls by no more than is tolerated."""
+
+    def dice(along: Mapping[str, Tensor]) -> float:
+        pairs = zip(measures, kept, strict=True)
+        return float(np.mean([measure(updates_as_sent(packed(one, along))) for measure, one in pairs]))
+
+    return dice(carried) >= dice({}) - _DICE_TOLERANCE
 
 
 def _train(

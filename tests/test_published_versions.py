@@ -160,7 +160,7 @@ def test_a_ledger_of_the_first_format_is_read(operator):
         lambda document: document["publications"]["5"].update(dice_after={"a": "b"}),
         lambda document: document["versions"].update(five="a"),
         lambda document: document.update(timestamps=[]),
-        lambda document: document.update(version=3),
+        lambda document: document.update(version=4),
     ],
 )
 def test_a_spoilt_ledger_is_told(tmp_path, edit):

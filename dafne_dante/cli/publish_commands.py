@@ -1,4 +1,4 @@
-"""Commands around published versions: publish a model, list the versions, show one, go back to one."""
+"""Commands around published versions: publish a model, list the versions, show one, go back to one, rebuild."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -119,6 +119,45 @@ def rollback(
         {"type": model_type, "version": new, "brings_back": version},
         as_json=as_json,
         text=lambda: f"{model_type}: version {new} brings back {version}",
+    )
+
+
+@publish.command()
+def rebuild(
+    without: Annotated[list[str], typer.Option(help="An update's whole update_id; repeatable.")],
+    validation: Annotated[Path, typer.Option(help="The operator's own labelled cases.")],
+    model_type: Type,
+    server: Server = None,
+    folder: Folder = None,
+    intended_use: IntendedUse = "",
+    licence: Licence = "",
+    as_json: Json = False,
+) -> None:
+    """Publish the newest version once more, merged anew without some updates."""
+    from dataclasses import asdict
+
+    from dafne_dante.annotations.folders import read_cases
+    from dafne_dante.federation.publishing import Statement
+    from dafne_dante.federation.rebuilding import rebuild_without
+
+    settings = load_settings()
+    found = rebuild_without(
+        depot_of(settings, server, folder, model_type),
+        model_type,
+        without,
+        read_cases(validation),
+        settings,
+        statement=Statement(intended_use, licence),
+    )
+    told = {"type": model_type, **asdict(found)}
+    print_object(
+        told,
+        as_json=as_json,
+        text=lambda: (
+            f"{model_type}: version {found.version}, built on {found.start} with {len(found.kept)} update(s)\n"
+            f"left out: {', '.join(found.left_out)}\nDice of the newest before: {in_words(dict(found.dice_before))}\n"
+            f"Dice now: {in_words(dict(found.dice_after))}"
+        ),
     )
 
 

@@ -24,8 +24,8 @@ __all__ = ["Entry", "Ledger", "Publication", "Store"]
 _FILE = "ledger.json"
 _MAX_BYTES = 256 * 1024**2
 _MAX_UPDATE_BYTES = 2 * 1024**3
-_FORMAT, _VERSION = "dafne-dante-ledger", 2
-_READ_VERSIONS = (1, 2)
+_FORMAT, _VERSION = "dafne-dante-ledger", 3
+_READ_VERSIONS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ class Ledger:
 
     def settled(self, version: str) -> "Ledger":
         """The intent came true as `version`."""
-        taken = {update_id: replace(entry, version=version) for update_id, entry in self.intent.items()}
+        taken = {
+            update_id: self.updates.get(update_id, entry).settled_in(version)
+            for update_id, entry in self.intent.items()
+        }
         told = {} if self.intent_publication is None else {version: self.intent_publication}
         settled = replace(
             self,
@@ -76,7 +79,11 @@ class Ledger:
     def held_by(self, version: str) -> dict[str, Entry]:
         """The updates that moved the weights of `version`: those first held by it or by one of its ancestors."""
         line = set(self.lineage(version))
-        return {update_id: entry for update_id, entry in self.updates.items() if entry.version in line}
+        return {
+            update_id: entry
+            for update_id, entry in self.updates.items()
+            if line.intersection((entry.version, *entry.again))
+        }
 
     def is_withdrawn(self, update_id: str, public_key: str) -> bool:
         """Whether the site with this key withdrew the update."""

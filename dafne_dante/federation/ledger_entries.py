@@ -1,20 +1,20 @@
 """What an operator's ledger says of an update, and of a version.
 
 Terms: an *entry* is one update that was published or refused; a *publication* is one version that this operator
-published: by a merge, by a rollback, or as a model that was handed in. `previous` of a publication is the version
-whose weights it starts from, which for a rollback is the version that it brings back: so a version's *ancestors* are
-all whose updates its weights hold.
+published: by a merge, by a rollback, as a model that was handed in, or rebuilt without some updates. `previous` of a
+publication is the version whose weights it starts from, which for a rollback is the version that it brings back: so a
+version's *ancestors* are all whose updates its weights hold.
 
 Invariants: frozen values; read strictly, whatever an older version of dafne-dante left out has its empty value.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 __all__ = ["KINDS", "Entry", "Publication", "parse_entry", "parse_publication"]
 
-KINDS = ("merge", "rollback", "handed in")
+KINDS = ("merge", "rollback", "handed in", "rebuilt")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Entry:
         method: how it was trained, as the site says; "full model" for one.
         reason: why it was refused, "" when it was published.
         withdrawn: the minute (UTC) in which its site withdrew it, "" when it did not.
+        again: versions that were rebuilt with it.
     """
 
     base_sha256: str
@@ -43,6 +44,17 @@ class Entry:
     method: str = ""
     reason: str = ""
     withdrawn: str = ""
+    again: tuple[str, ...] = ()
+
+    def is_first_in(self, version: str) -> bool:
+        """Whether its own place in a lineage is this version."""
+        return version != "" and version in (self.version, *self.again)
+
+    def settled_in(self, version: str) -> "Entry":
+        """After the version that holds it was published; its first time, or once more."""
+        if not self.version or self.version == version:
+            return replace(self, version=version)
+        return replace(self, again=tuple(dict.fromkeys((*self.again, version))))
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,10 @@ class Publication:
 def parse_entry(document: Mapping[str, Any]) -> Entry:
     """An entry as JSON has it; ValueError or TypeError for anything else."""
     _check(document, Entry)
-    return Entry(**{**document, "cases": int(document.get("cases", 0))})
+    again = document.get("again", [])
+    if not all(isinstance(version, str) for version in again):
+        raise ValueError("again")
+    return Entry(**{**document, "cases": int(document.get("cases", 0)), "again": tuple(again)})
 
 
 def parse_publication(document: Mapping[str, Any]) -> Publication:
@@ -95,6 +110,7 @@ _TYPES: dict[Any, tuple[type, ...]] = {
     int: (int,),
     float: (int, float),
     Mapping[str, float | None]: (dict,),
+    tuple[str, ...]: (list, tuple),
 }
 
 

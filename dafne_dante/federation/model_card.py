@@ -138,7 +138,7 @@ def _cases(held: Mapping[str, Entry]) -> int:
 
 def _ancestor(version: str, ledger: Ledger) -> Ancestor:
     told = ledger.publications.get(version)
-    updates = sum(entry.version == version for entry in ledger.updates.values())
+    updates = sum(entry.is_first_in(version) for entry in ledger.updates.values())
     kind, created = (told.kind, told.created) if told else ("published by hand", "")
     return Ancestor(version, kind, created, ledger.versions.get(version, ""), updates)
 

@@ -22,17 +22,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from dafne_dante.annotations.case import Case
-from dafne_dante.annotations.labels import label_key
 from dafne_dante.config import Settings
 from dafne_dante.durable import read_bounded
 from dafne_dante.errors import (
     DeltaError,
-    IncompatibleModelError,
     ModelError,
-    NotEnoughCasesError,
     ServerAnswerError,
 )
 from dafne_dante.federation.client import PendingUpload
@@ -45,6 +40,7 @@ from dafne_dante.federation.merge import Contribution, MergeOutcome, choose_step
 from dafne_dante.federation.merge_report import MergeReport, Refusal
 from dafne_dante.federation.operator_turn import operator_folder, operator_turn
 from dafne_dante.federation.publishing import Publisher, Statement, utc_now
+from dafne_dante.federation.validation_cases import usable_cases
 from dafne_dante.federation.withdrawal import MAX_WITHDRAWAL_BYTES, is_withdrawal
 from dafne_dante.federation.withdrawn import after_withdrawal, withdrawal_in_words
 from dafne_dante.models.build import build_network, canonical_weights, tie_aliases
@@ -121,7 +117,7 @@ class _Merge:
         self._type = model_type
         self._versions = KnownVersions(depot, scratch)
         self._current = self._versions.current
-        self._validation = _usable_cases(validation, self._current.plan.labels)
+        self._validation = usable_cases(validation, self._current.plan.labels)
         self._canonical = canonical_weights(self._current.plan, self._current.weights)
         self._store = Store(operator_folder(settings.folder, model_type))
         self._publisher = Publisher(depot, model_type, settings, self._store)
@@ -312,23 +308,3 @@ class _Merge:
     def _save(self, ledger: Ledger) -> None:
         self._store.save(ledger)
         self._ledger = ledger
-
-
-def _usable_cases(cases: Sequence[Case], labels: tuple[str, ...]) -> list[Case]:
-    """The cases with their labels in the model's order, at least one of which shows a label."""
-    usable = [_relabelled(case, labels) for case in cases]
-    if not any(case.segmentation[..., case.annotated].any() for case in usable):
-        raise NotEnoughCasesError("expected the operator's cases to show a label, found none; nothing can be tried")
-    return usable
-
-
-def _relabelled(case: Case, labels: tuple[str, ...]) -> Case:
-    """The case with its segmentation in the order of `labels`, matched by name as `annotations.folders` does."""
-    places = {label_key(name): place for place, name in enumerate(labels, start=1)}
-    keys = [label_key(name) for name in case.labels]
-    if set(keys) != set(places):
-        raise IncompatibleModelError(
-            f"expected the operator's cases labelled {', '.join(labels)}, found {', '.join(case.labels)}"
-        )
-    translation = np.array([0, *(places[key] for key in keys)], dtype=np.uint8)
-    return replace(case, segmentation=translation[case.segmentation], labels=labels)

@@ -94,7 +94,7 @@ def show_version(depot: Depot, model_type: str, version: str, settings: Settings
     _check_version(version, versions)
     told = ledger.publications.get(version)
     names = trusted_keys(settings.folder)
-    own = {update_id: entry for update_id, entry in ledger.updates.items() if entry.version == version}
+    own = {update_id: entry for update_id, entry in ledger.updates.items() if entry.is_first_in(version)}
     return {
         **asdict(_facts(version, ledger, is_current=version == versions[-1])),
         "type": model_type,
@@ -214,7 +214,7 @@ def _release(version: str, ledger: Ledger, depot: Depot, scratch: Path, settings
 
 def _facts(version: str, ledger: Ledger, *, is_current: bool) -> VersionFacts:
     told = ledger.publications.get(version)
-    entries = [entry for entry in ledger.updates.values() if entry.version == version]
+    entries = [entry for entry in ledger.updates.values() if entry.is_first_in(version)]
     return VersionFacts(
         version=version,
         kind=told.kind if told else "unknown",

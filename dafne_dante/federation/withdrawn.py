@@ -41,5 +41,10 @@ def withdrawal_in_words(ledger: Ledger, update_id: str) -> str:
     if not held:
         return f"update {update_id} is withdrawn: no version holds it, and none will"
     before = ledger.lineage(held[0])[1:2]
-    cure = f"publish rollback {before[0]} brings back the one before" if before else "there is none before"
+    cure = (
+        f"publish rebuild --without {update_id} makes the newest without it, publish rollback {before[0]} brings back "
+        "the one before"
+        if before
+        else "there is none before"
+    )
     return f"update {update_id} is withdrawn: versions {', '.join(held)} hold it; {cure}"

@@ -80,6 +80,8 @@ def test_a_body_beyond_the_limit_is_413_before_it_is_read(federation):
 @pytest.mark.parametrize("call", ["upload_model", "info_model"])
 def test_a_body_that_hides_its_length_is_413_too(federation, call):
     def endless():
+        yield b'--b\r\nContent-Disposition: form-data; name="api_key"\r\n\r\n'
+        yield federation.keys["site"].encode() + b"\r\n"
         yield b"--b\r\nContent-Disposition: form-data; name=model_binary; filename=a\r\n\r\n"
         for _ in range(30):
             yield b"x" * 65536
@@ -87,6 +89,33 @@ def test_a_body_that_hides_its_length_is_413_too(federation, call):
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     answer = requests.post(federation.url + call, data=endless(), headers=headers, timeout=60)
     assert (answer.status_code, answer.json()["message"]) == (413, "body too large")
+
+
+@pytest.mark.parametrize("key", [None, "wrong", "after the file"])
+def test_of_a_long_form_without_a_valid_key_before_its_file_only_the_beginning_is_read(federation, key):
+    def field(name, value):
+        return b'--b\r\nContent-Disposition: form-data; name="' + name + b'"\r\n\r\n' + value + b"\r\n"
+
+    sent = []
+
+    def body():
+        if key == "wrong":
+            yield field(b"api_key", b"wrong")
+        yield field(b"model_type", federation.model_type.encode())
+        yield b"--b\r\nContent-Disposition: form-data; name=model_binary; filename=a\r\n\r\n"
+        for _ in range(200):
+            sent.append(65536)
+            yield b"x" * 65536
+        yield b"\r\n" + field(b"api_key", federation.keys["site"].encode()) + b"--b--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    try:
+        answer = requests.post(federation.url + "upload_model", data=body(), headers=headers, timeout=60)
+        assert answer.status_code == 401
+    except requests.ConnectionError:
+        pass  # closed while the body was still being sent
+    assert sum(sent) < 200 * 65536, "the connection was closed before all of it came"
+    assert federation.uploads() == []
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,13 @@ def create_app(root: Path, limits: ServerLimits | None = None) -> FastAPI:
     }
     app = FastAPI(title="dafne-dante", docs_url=None, redoc_url=None, openapi_url=None)
     log = RequestLog(root, max_bytes=limits.log_bytes, files=limits.log_files)
-    app.add_middleware(Guard, limits=limits, log=log, calls=[*json_calls, *file_calls])
+    app.add_middleware(
+        Guard,
+        limits=limits,
+        log=log,
+        calls=[*json_calls, *file_calls],
+        knows=lambda key: api.accounts.find(key) is not None,
+    )
     for name, (right, answer) in json_calls.items():
         app.add_api_route(f"/{name}", _json_route(api, right, answer), methods=["POST"], response_model=None)
     for name, (right, take) in file_calls.items():

@@ -1,14 +1,18 @@
 """What stands before the embedded server's calls: bounds on who calls how often and with how much, and the log.
 
-Invariants: nothing of a body is kept or logged; a call beyond a bound is answered (408 too slow, 413 too long, 429 too
-often; 503 when the server stops; the last two with Retry-After) and its connection closed; each call that came to an
-answer, or broke off, is one line.
+Terms: the *head* of a multipart form is its first FORM_BYTES; clients send the key there, before the file.
+
+Invariants: nothing of a body is kept or logged, and of a form whose head has no valid key no more than the head is read;
+a call beyond a bound is answered (401 no key in time, 408 too slow, 413 too long, 429 too often; 503 when the server
+stops; the last two with Retry-After) and its connection closed; each call that came to an answer, or broke off, is one
+line.
 """
 
 import asyncio
 import math
+import re
 import time
-from collections.abc import Collection, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +28,7 @@ __all__ = ["FORM_BYTES", "Guard", "Refused", "too_often"]
 FORM_BYTES = 1 << 20
 """What a multipart form may have beside its file."""
 _UNAUTHORIZED = 401
+_KEY_FIELD = re.compile(rb'name="?api_key"?[^\r\n]*(?:\r\n[^\r\n]+)*\r\n\r\n([^\r\n]{1,1000})\r\n--')
 _CLOSED = {"Connection": "close"}
 _STOPPING = {**_CLOSED, "Retry-After": "30"}
 
@@ -54,6 +59,8 @@ class _Exchange:
     state: MutableMapping[str, Any]
     begin_s: float = field(default_factory=time.monotonic)
     received: int = 0
+    head: bytearray = field(default_factory=bytearray)
+    is_known: bool = False
     sent: int = 0
     status: int = 0
     complete: bool = False
@@ -68,10 +75,12 @@ class _Exchange:
 
 
 class Guard:
-    """ASGI middleware around an app whose calls are named `calls`."""
+    """ASGI middleware around an app whose calls are named `calls`; `knows` tells a valid key, slowly."""
 
-    def __init__(self, app: ASGIApp, limits: ServerLimits, log: RequestLog, calls: Collection[str]) -> None:
-        self._app, self._limits, self._log, self._calls = app, limits, log, frozenset(calls)
+    def __init__(
+        self, app: ASGIApp, limits: ServerLimits, log: RequestLog, calls: Collection[str], knows: Callable[[str], bool]
+    ) -> None:
+        self._app, self._limits, self._log, self._calls, self._knows = app, limits, log, frozenset(calls), knows
         self._addresses = RateLimit(limits.address)
         self._max_bytes = limits.file_bytes + FORM_BYTES
 
@@ -91,7 +100,8 @@ class Guard:
                 refused.headers = {**_CLOSED, **(refused.headers or {})}
                 await refused.answer()(scope, receive, counting)
             else:
-                await self._app(scope, self._bounded(exchange, receive), counting)
+                is_form = dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/")
+                await self._app(scope, self._bounded(exchange, receive, is_form=is_form), counting)
         except asyncio.CancelledError:
             # The server is stopped and its patience at an end. What has not come whole was not taken: 503 says so.
             if exchange.complete or exchange.status:
@@ -111,7 +121,7 @@ class Guard:
             return Refused(413, "body too large")
         return None
 
-    def _bounded(self, exchange: _Exchange, receive: Receive) -> Receive:
+    def _bounded(self, exchange: _Exchange, receive: Receive, *, is_form: bool) -> Receive:
         async def bounded() -> Message:
             if exchange.complete:  # what is waited for now is that the caller goes
                 return await receive()
@@ -126,9 +136,22 @@ class Guard:
             exchange.complete = not message.get("more_body", False)
             if exchange.received > self._max_bytes:
                 raise Refused(413, "body too large", _CLOSED)
+            if is_form and not exchange.is_known:
+                await self._look_for_key(exchange, message.get("body", b""))
             return message
 
         return bounded
+
+    async def _look_for_key(self, exchange: _Exchange, block: bytes) -> None:
+        """Nothing while the form is short; 401 for one that goes on without a valid key in its head."""
+        exchange.head += block[: FORM_BYTES - len(exchange.head)]
+        if exchange.received <= FORM_BYTES:
+            return
+        found = _KEY_FIELD.search(exchange.head)
+        key = found.group(1).decode("utf-8", "replace") if found else ""
+        if not key or not await asyncio.to_thread(self._knows, key):
+            raise Refused(_UNAUTHORIZED, "invalid access code", _CLOSED)
+        exchange.is_known, exchange.head = True, bytearray()
 
     @staticmethod
     def _counting(exchange: _Exchange, send: Send) -> Send:

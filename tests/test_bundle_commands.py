@@ -5,11 +5,14 @@ import json
 import pytest
 from deltas import OTHER_KEY
 from outboxes import delta
+from test_running import free_port
 from test_trusted import other_weights, signed
 
 from dafne_dante.config import Settings, load_settings, write_settings
 from dafne_dante.delta.signing import create_signing_key, ensure_signing_key, public_key_text, trust_key
+from dafne_dante.federation.accounts import Accounts
 from dafne_dante.federation.outbox import open_outbox
+from dafne_dante.federation.running import RunningServer
 from dafne_dante.federation.shelf import Shelf
 from dafne_dante.models.file import read_model, write_model
 
@@ -103,6 +106,29 @@ def test_updates_go_by_stick_and_a_receipt_comes_back(stick):
     assert len(stick.run("site", "import", receipt)[1]["sent"]) == 1
     assert [entry.state for entry in stick.outbox().entries()] == ["sent"]
     assert [record["event"] for record in stick.outbox().audit.records()] == ["packed", "receipt"]
+
+
+def test_an_operator_s_machine_brings_them_from_the_stick_to_a_server_over_http(stick):
+    """Lost on the way, the same import goes on; what the server has is not sent a second time."""
+    pin(stick)
+    trust_key(stick.root / "operator", public_key_text(stick.key("site")), "Hospital B")
+    for number in (1, 2):
+        stick.outbox().queue(delta(number, model_type=TYPE), server=SERVER, dice=0.75, trigger="nightly")
+    bundle, receipt = stick.root / "updates.bundle", stick.root / "receipt"
+    assert stick.run("site", "export", "--outbox", "--to", bundle)[0] == 0
+    key = Accounts(stick.root / "server").add_user("carrier", upload=[TYPE])
+    write_settings(Settings(folder=stick.root / "operator", server=SERVER, api_key=key, retries=0, timeout_s=20.0))
+    code, _, err = stick.run("operator", "import", bundle, "--server", f"http://127.0.0.1:{free_port()}/")
+    assert code == 1 and "no answer" in err
+    with RunningServer(stick.root / "server") as server:
+        words = ("import", bundle, "--server", server.url, "--receipt", receipt)
+        assert len(stick.run("operator", *words)[1]["taken"]) == 2
+        assert stick.run("operator", *words)[1]["taken"] == []
+    uploads = stick.shelf.uploads(TYPE)
+    contents = {stick.shelf.upload_path(TYPE, upload.filename).read_bytes() for upload in uploads}
+    assert contents == {delta(number, model_type=TYPE) for number in (1, 2)} and len(uploads) == 2
+    assert {upload.username for upload in uploads} == {"carrier"}
+    assert len(stick.run("site", "import", receipt)[1]["sent"]) == 2
 
 
 def test_a_receipt_by_a_stranger_closes_nothing(stick):

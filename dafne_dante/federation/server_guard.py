@@ -2,8 +2,8 @@
 
 Terms: the *head* of a multipart form is its first FORM_BYTES; clients send the key there, before the file.
 
-Invariants: nothing of a body is kept or logged, and of a form whose head has no valid key no more than the head is read;
-a call beyond a bound is answered (401 no key in time, 408 too slow, 413 too long, 429 too often; 503 when the server
+Invariants: nothing of a body is kept or logged, and of a form whose head has no valid key no more than that is read; a
+call beyond a bound is answered (401 no key in time, 408 too slow, 413 too long, 429 too often; 503 when the server
 stops; the last two with Retry-After) and its connection closed; each call that came to an answer, or broke off, is one
 line.
 """

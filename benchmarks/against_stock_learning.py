@@ -21,7 +21,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from dafne_dante.training.fit import fit
+from dafne_dante.training.loop import fit
 from dafne_dl.model_loaders import generic_load_model
 
 from dafne_dante.adaptation.baselines import FullFineTuning

@@ -38,13 +38,14 @@ def test_the_choice_follows_from_cases_and_start(studies, zero_shot, method, ran
     assert recipe.learning_rate == choice.learning_rate, "a method by name has the rate that auto would give it"
 
 
-def test_in_two_dimensions_new_structures_are_unfrozen_at_half_the_rate():
-    for zero_shot, share in ((0.0, 0.5), (0.3, 1.0), (0.8, 1.0)):
-        flat = choose(Situation(9, zero_shot, dimensions=2))
-        assert flat.method == "gradual-unfreezing"
-        assert flat.learning_rate == share * choose(Situation(9, zero_shot)).learning_rate
-        recipe = recipe_for_adaptation(flat.method, zero_shot, epochs=None, seed=0, numerics=Numerics(), dimensions=2)
-        assert recipe.learning_rate == flat.learning_rate
+@pytest.mark.parametrize(("method", "share"), [("gradual-unfreezing", 0.25), ("lora", 0.5), ("full", 1.0)])
+def test_in_two_dimensions_new_structures_are_learned_with_smaller_steps(method, share):
+    for zero_shot, expected in ((0.0, share), (0.3, 1.0), (0.8, 1.0)):
+        wish = {"epochs": None, "seed": 0, "numerics": Numerics()}
+        flat = recipe_for_adaptation(method, zero_shot, dimensions=2, **wish)
+        assert flat.learning_rate == expected * recipe_for_adaptation(method, zero_shot, **wish).learning_rate
+    flat = choose(Situation(9, 0.0, dimensions=2))
+    assert flat.learning_rate == 0.25 * choose(Situation(9, 0.0)).learning_rate
 
 
 @pytest.mark.parametrize(

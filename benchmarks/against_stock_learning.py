@@ -21,7 +21,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from dafne_dante.training.loop import fit
 from dafne_dl.model_loaders import generic_load_model
 
 from dafne_dante.adaptation.baselines import FullFineTuning
@@ -40,6 +39,7 @@ from dafne_dante.plugin.improve import ImprovementRequest, improve
 from dafne_dante.training.defaults import recipe_from_scratch
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import Numerics
+from dafne_dante.training.loop import fit
 from dafne_dante.training.prepared import prepare_cases
 
 SHAPE = (48, 48, 32)

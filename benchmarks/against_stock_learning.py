@@ -1,7 +1,7 @@
 """Our improvement beside stock Dafne's incremental learning, from one labelled 3D case of another scanner.
 
-    make test-interop      # once: the environment that has both
-    .venv-interop/bin/python benchmarks/against_stock_learning.py [--minutes 0.5] [--seeds 1]
+    make test-dafne        # once: the environment that has both
+    .venv-dafne/bin/python benchmarks/against_stock_learning.py [--minutes 0.5] [--seeds 1]
 
 Real: the T1 intensities and tissue maps of the ICBM152 2009a template. Simulated: the individuals and the scanners (see
 dafne_dante/demo). A 3D U-Net is trained on four individuals of scanner A; then both learn from one individual of

@@ -112,6 +112,8 @@ class WorkerSettings:
         threads: of the processor; 0 for half of the cores.
         memory_gib: 0 for three quarters of the memory.
         after_save_s: without another save before a job for corrections begins.
+        after_slices: annotated since the model's last job, before corrections make one.
+        job_minutes: that training may take after a save where auto chooses, or as the button suggests; 0 for no limit.
         automatic_method: of adaptation, of jobs that nobody asked for just now: auto, lora or gradual-unfreezing.
         automatic_send: whether such a job sends its update to the server; false keeps it at the site.
     """
@@ -119,6 +121,8 @@ class WorkerSettings:
     threads: int = 0
     memory_gib: float = 0.0
     after_save_s: float = 120.0
+    after_slices: int = 2
+    job_minutes: float = 0.0
     automatic_method: str = "auto"
     automatic_send: bool = True
 

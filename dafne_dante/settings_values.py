@@ -40,6 +40,8 @@ _NUMBERS = {
     "threads": (0, 1024),
     "memory_gib": (0.0, 1e5),
     "after_save_s": (0.0, 86400.0),
+    "after_slices": (1, 1e6),
+    "job_minutes": (0.0, 1440.0),
 }
 _CHOICES = {
     "empty_slices": ("auto", "background", "unknown"),
@@ -50,7 +52,7 @@ _KEYS = ("operator_key", "seal_key")
 _SWITCHES = ("allow_full_model", "only_on_power", "only_when_idle", "automatic_send")
 _TIMES = ("start", "stop")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
-_WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models", "threads")
+_WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models", "threads", "after_slices")
 _LISTS = ("folders", "ignore", "run_model_code")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -347,3 +347,27 @@ def test_jobs_are_listed_shown_and_cancelled(command, tmp_path):
     assert (shown["state"], shown["trigger"], shown["progress"]) == ("queued", "saved", {})
     assert json.loads(command("jobs", "cancel", job.job_id[:8], "--json")[1])["state"] == "cancelled"
     assert command("jobs", "list")[1] == "no job\n"
+
+
+def test_the_models_of_a_night_share_what_is_left_of_its_time(tmp_path, monkeypatch):
+    site = Site(tmp_path, monkeypatch, max_minutes=60)
+    for name in ("one", "other"):
+        site.done(name, 0)
+    site.saved = [10]
+    first, second = site.run().jobs
+    assert first.options.minutes == pytest.approx(30)
+    assert second.options.minutes == pytest.approx(50), "the first took ten minutes"
+
+
+def test_a_correction_that_waits_gets_the_nights_share_and_keeps_its_choices(site):
+    job = site.jobs.queue.add(TYPE, "saved", JobOptions(method="lora", minutes=5.0))
+    (done,) = site.run().jobs
+    assert (done.job_id, done.trigger) == (job.job_id, "nightly")
+    assert (done.options.method, done.options.minutes) == ("lora", 5.0)
+
+
+def test_an_interrupted_job_keeps_its_time(site):
+    site.jobs.running(TYPE)
+    site.jobs.census.gone.add(WORKER)
+    (done,) = site.run().jobs
+    assert done.options.minutes is None

@@ -154,6 +154,7 @@ def _request(job: Job, out: Path, thrift: Thrift) -> ImprovementRequest:
         server=options.server,
         trigger=_TRIGGERS[job.trigger],
         thrift=thrift,
+        minutes=options.minutes,
     )
 
 

@@ -47,6 +47,7 @@ STATES: tuple[State, ...] = get_args(State)
 _STRENGTH: Mapping[Trigger, int] = {"saved": 0, "nightly": 1, "button": 2}
 _FINAL: tuple[State, ...] = ("done", "failed", "cancelled")
 _MAX_TEXT = 4096
+_WITHOUT_MINUTES: Mapping[str, Any] = {"minutes": None}
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class JobOptions:
         seed: of everything that is drawn.
         upload: send the update when the gate passes.
         server: base URL; "" for the settings'.
+        minutes: that training may take where auto chooses; None for no limit.
     """
 
     base: str = ""
@@ -70,6 +72,7 @@ class JobOptions:
     seed: int = 0
     upload: bool = False
     server: str = ""
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -159,9 +162,13 @@ def options_to_json(options: JobOptions) -> str:
 
 
 def options_from_json(text: str) -> JobOptions:
-    """The reverse of `options_to_json`; StorageError for anything else, since it was kept on a disk."""
+    """The reverse of `options_to_json`; StorageError for anything else, since it was kept on a disk.
+
+    What an older version of this program did not know is as it is by default.
+    """
     try:
         found = json.loads(text)
+        found = {**_WITHOUT_MINUTES, **found} if isinstance(found, dict) else found
         names = {item.name for item in fields(JobOptions)}
         if not isinstance(found, dict) or set(found) != names or not _fits(found):
             raise ValueError("other options")
@@ -174,4 +181,5 @@ def _fits(found: Mapping[str, Any]) -> bool:
     texts = all(isinstance(found[name], str) for name in ("base", "method", "server"))
     data = isinstance(found["data"], list) and all(isinstance(one, str) for one in found["data"])
     epochs = found["epochs"] is None or type(found["epochs"]) is int
-    return texts and data and epochs and type(found["seed"]) is int and isinstance(found["upload"], bool)
+    minutes = found["minutes"] is None or (type(found["minutes"]) in (int, float) and found["minutes"] > 0)
+    return texts and data and epochs and minutes and type(found["seed"]) is int and isinstance(found["upload"], bool)

@@ -276,4 +276,7 @@ def _keep_private(folder: Path) -> None:
 
 def automatic_options(settings: Settings) -> JobOptions:
     """Of a job that nobody asked for just now."""
-    return JobOptions(method=settings.worker.automatic_method, upload=settings.worker.automatic_send)
+    worker = settings.worker
+    return JobOptions(
+        method=worker.automatic_method, upload=worker.automatic_send, minutes=worker.job_minutes or None
+    )  # fmt: skip

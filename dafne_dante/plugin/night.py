@@ -30,12 +30,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A model that is to be worked on, why in words, and the job that is there already, if any."""
+    """A model that is to be worked on, why in words, the job that is there already, if any, and whether it is begun."""
 
     model_type: str
     why: str
     options: JobOptions
     job_id: str = ""
+    is_begun: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ def choose_models(
             first = min(open_jobs, key=lambda job: job.state != "running")
             interrupted = first.state == "running"
             why = "a job was interrupted" if interrupted else "a job waits"
-            chosen.append((-2 if interrupted else -1, Chosen(model_type, why, first.options, first.job_id)))
+            found = Chosen(model_type, why, first.options, first.job_id, is_begun=interrupted)
+            chosen.append((-2 if interrupted else -1, found))
         elif count := _new_cases(own, saved_ns):
-            wish = replace(own[-1].options, data=()) if own else options or JobOptions()
+            wish = replace(own[-1].options, data=(), minutes=None) if own else options or JobOptions()
             why = f"{count} new case{'s' if count > 1 else ''}"
             chosen.append((len(saved_ns) - count, Chosen(model_type, why, wish)))
         else:

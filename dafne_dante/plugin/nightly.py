@@ -2,6 +2,7 @@
 
 Invariants
 - Every model goes through the queue, so that a job of Dafne's and one of the night are never two.
+- What is left of the time is shared by the models that are not begun yet, so that the first does not take it all.
 - When the window or the budget ends, the machine is unplugged or somebody comes, the worker is ended; its job goes on
   from its last epoch another time.
 - One run at a time; when the last one began is remembered, so that a missed window is known.
@@ -11,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,7 @@ _MEMORY = "nightly.json"
 _MAX_BYTES = 4096
 _LOOK_S = 0.2
 _ASK_MACHINE_S = 10.0
+_SECONDS_A_MINUTE = 60.0
 
 
 class Worker(Protocol):
@@ -160,13 +162,22 @@ def run_night(
         if plan.refused:
             return Night(plan)
         jobs: list[Job] = []
-        for chosen in plan.chosen:
-            job_id = chosen.job_id or queue.add(chosen.model_type, "nightly", chosen.options).job_id
+        for number, chosen in enumerate(plan.chosen):
+            share_s = (plan.until - now()).total_seconds() / (len(plan.chosen) - number)
+            job_id = _queued(queue, chosen, minutes=share_s / _SECONDS_A_MINUTE)
             early = _work(job_id, chosen.model_type, settings, plan, seams, at_once=at_once)
             jobs.append(queue.get(job_id))
             if early:
                 return Night(plan, tuple(jobs), early)
         return Night(plan, tuple(jobs))
+
+
+def _queued(queue: JobQueue, chosen: Chosen, *, minutes: float) -> str:
+    """The job of a chosen model, with so much time at most; one that was interrupted, or that the button made, stays."""
+    if chosen.is_begun or minutes <= 0:
+        return chosen.job_id or queue.add(chosen.model_type, "nightly", chosen.options).job_id
+    most = min(minutes, chosen.options.minutes or minutes)
+    return queue.add(chosen.model_type, "nightly", replace(chosen.options, minutes=most)).job_id
 
 
 def _work(

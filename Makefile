@@ -73,5 +73,5 @@ $(FLOWER_READY): setup.cfg pyproject.toml
 $(DAFNE_READY): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(DAFNE)
 	$(DAFNE)/bin/pip install $(PIP_FLAGS) $(TORCH)
-	$(DAFNE)/bin/pip install $(PIP_FLAGS) torchvision==0.28.0 SimpleITK-SimpleElastix dafne==2.1.0a0 -e ".[test]"
+	$(DAFNE)/bin/pip install $(PIP_FLAGS) torchvision==0.28.0 SimpleITK-SimpleElastix dafne==2.1.0a0 dafne-monai-inference -e ".[test]"
 	touch $@

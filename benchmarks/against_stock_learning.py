@@ -43,6 +43,7 @@ from dafne_dante.training.loop import fit
 from dafne_dante.training.prepared import prepare_cases
 
 SHAPE = (48, 48, 32)
+PATCH, MEDIAN = (32, 40, 48), (32, 36, 45)  # of the network, (Z, X, Y), as `plan` chooses them for four individuals
 VOXEL_MM = 4.0
 
 
@@ -59,7 +60,7 @@ def individual(scanner: Scanner, subject: int) -> Case:
 
 def base_model(folder: Path, seed: int, epochs: int) -> Path:
     """A 3D U-Net of scanner A."""
-    plan = ModelPlan("unet3d", LABELS, 1, (48, 48, 32), (VOXEL_MM,) * 3, SHAPE, levels=4, first_channels=16)
+    plan = ModelPlan("unet3d", LABELS, 1, PATCH, (VOXEL_MM,) * 3, MEDIAN, levels=4, first_channels=16)
     torch.manual_seed(seed)
     network = build_network(plan)
     cases = prepare_cases([individual(SCANNER_A, number) for number in range(5)], plan)

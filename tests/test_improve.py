@@ -192,3 +192,17 @@ def test_a_second_site_with_another_scanner(tmp_path):
         contents.append(decode_delta((request.out / "update.delta").read_bytes(), base=None, trusted_keys=None))
     assert contents[0].public_key != contents[1].public_key
     assert contents[0].manifest.base_sha256 == contents[1].manifest.base_sha256
+
+
+def test_hardly_any_time_makes_one_short_training_of_three(tmp_path):
+    write_cases(tmp_path / "cases", [31, 32])
+    train_model(tmp_path / "base.model")
+    stages = []
+    request = ImprovementRequest(
+        CaseRequest((tmp_path / "cases",)), tmp_path / "out", tmp_path / "base.model", minutes=1e-4
+    )  # fmt: skip
+    summary = improve(request, Settings(folder=tmp_path / "configuration"), progress=Progress(stage=stages.append))
+    assert (summary.cross_fit, summary.epochs, summary.held_out) == (False, 3, 1)
+    assert "1 case to learn from, 1 held out" in stages
+    assert any("over 3 epochs of 5 steps" in stage for stage in stages)
+    assert not (tmp_path / "out" / "choice.json").exists(), "it goes with the checkpoint"

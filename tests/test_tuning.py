@@ -88,9 +88,9 @@ def test_a_step_is_that_share_of_every_update():
 
 
 def test_the_best_step_is_that_of_all_folds_together_and_the_longer_one_of_equals():
-    assert tuning._best_step([[0.5, 0.6, 0.7, 0.6, 0.5]]) == 0.5
-    assert tuning._best_step([[0.5, 0.5, 0.5, 0.5, 0.5]]) == 1.0
-    assert tuning._best_step([[0.5, 0.9, 0.1, 0.1, 0.1], [0.5, 0.0, 0.6, 0.6, 0.8]]) == 0.0
+    assert tuning._best_step([[0.5, 0.6, 0.7, 0.6, 0.5]]) == (0.5, 0.7)
+    assert tuning._best_step([[0.5, 0.5, 0.5, 0.5, 0.5]]) == (1.0, 0.5)
+    assert tuning._best_step([[0.5, 0.9, 0.1, 0.1, 0.1], [0.5, 0.0, 0.6, 0.6, 0.8]]) == (0.0, 0.5)
 
 
 def test_what_was_forgotten_is_told(tmp_path, trained):

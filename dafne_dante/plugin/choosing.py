@@ -24,9 +24,8 @@ from dafne_dante.models.plan import ModelPlan
 from dafne_dante.plugin.division import Division
 from dafne_dante.training.choice import Choice, Situation, choose
 from dafne_dante.training.hardware import choose_device
-from dafne_dante.training.recipe import Recipe
 
-__all__ = ["CHOICE", "choice_for", "choice_kept_beside", "situation_of"]
+__all__ = ["CHOICE", "choice_for", "choice_kept_beside", "kept_choice", "situation_of", "step_seconds"]
 
 CHOICE = "choice.json"
 _MAX_BYTES = 1 << 14
@@ -40,14 +39,18 @@ def choice_for(out: Path, situation: Callable[[], Situation], *, resume: bool) -
         TrainingError: what was kept is no choice.
         StorageError: it cannot be read or written.
     """
-    path = out / CHOICE
-    if resume and path.exists():
-        return _read(path)
+    if kept := kept_choice(out, resume=resume):
+        return kept
     known = situation()
     choice = choose(known)
     if known.minutes is not None:
         write_atomically(make_folder(out) / CHOICE, json.dumps(asdict(choice)).encode())
     return choice
+
+
+def kept_choice(out: Path, *, resume: bool) -> Choice | None:
+    """The choice that a training in `out` was begun with, where it goes on and one was kept; errors as `choice_for`."""
+    return _read(out / CHOICE) if resume and (out / CHOICE).exists() else None
 
 
 @contextmanager
@@ -61,19 +64,21 @@ def choice_kept_beside(checkpoint: Path) -> Iterator[None]:
 
 
 def situation_of(
-    base: GlobalModel, division: Division, zero_shot: float, *, minutes: float | None, batch_size: int
+    base: GlobalModel, division: Division, zero_shot: float, *, minutes: float | None = None, step_s: float = 0.0
 ) -> Situation:
-    """What is known before training; a step is timed only where there is a budget."""
+    """What is known before training; how long a step takes only matters with a budget."""
     trainings = len(division.folds) + 1 if division.is_cross_fit else 1
-    seconds = 0.0
-    if minutes is not None:
-        network = build_network(base.plan, base.weights).to(choose_device())
-        seconds = Recipe().steps_per_epoch * _step_seconds(network, base.plan, batch_size)
-    return Situation(division.learned_from, zero_shot, seconds, minutes, trainings, base.plan.dimensions)
+    dimensions = base.plan.dimensions
+    return Situation(division.learned_from, zero_shot, step_s, minutes, trainings, dimensions, division.is_one_of_many)
+
+
+def step_seconds(base: GlobalModel, batch_size: int) -> float:
+    """Of one step, forward and backward, in which everything moves: the faster of two after one that warms up."""
+    network = build_network(base.plan, base.weights).to(choose_device())
+    return _step_seconds(network, base.plan, batch_size)
 
 
 def _step_seconds(network: nn.Module, plan: ModelPlan, batch_size: int) -> float:
-    """Of one step, forward and backward, in which everything moves: the fastest of two after one that warms up."""
     device = next(network.parameters()).device
     batch = torch.zeros(batch_size, plan.in_channels, *plan.patch, device=device)
     network.train()
@@ -91,7 +96,10 @@ def _read(path: Path) -> Choice:
     try:
         found = json.loads(read_bounded(path, max_bytes=_MAX_BYTES))
         numbers = int(found["rank"]), float(found["learning_rate"]), int(found["epochs"])
-        choice = Choice(str(found["method"]), *numbers, str(found["why"]))
+        rest = int(found["steps"]), bool(found["one_training"])
+        choice = Choice(str(found["method"]), *numbers, str(found["why"]), *rest)
+        if not 1 <= choice.steps <= 10_000:
+            raise ValueError("out of range")
         if choice.method not in METHOD_NAMES or not 1 <= choice.rank <= 1024 or not 1 <= choice.epochs <= 10_000:
             raise ValueError("out of range")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:

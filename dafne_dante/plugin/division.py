@@ -13,8 +13,10 @@ from torch import nn
 from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.holdout import cross_fit, hold_out
 from dafne_dante.models.plan import ModelPlan
+from dafne_dante.models.predict import predict_segmentation
 from dafne_dante.training.evaluate import OnCase, evaluate_cases
 from dafne_dante.training.metrics import average_dice
+from dafne_dante.types import Image, Segmentation, SpacingMm
 
 __all__ = ["Division", "Fold", "divide", "measure_folds"]
 
@@ -33,16 +35,22 @@ class Fold:
 class Division:
     """All of a site's cases, and one fold of them, or several in which everything is held out once.
 
-    `replayed` are others' cases, which every training learns from as well and nothing is measured on.
+    `replayed` are others' cases, which every training learns from as well and nothing is measured on. `is_one_of_many`
+    says that this is one fold of several, the others being left out for want of time.
     """
 
     cases: Sequence[Case]
     folds: tuple[Fold, ...]
     replayed: Sequence[Case] = ()
+    is_one_of_many: bool = False
 
     def with_replay(self, cases: Sequence[Case]) -> "Division":
         """The same division, with these cases to learn from beside the site's."""
         return replace(self, replayed=cases)
+
+    def first_fold(self) -> "Division":
+        """One training only: the first fold, which learns from less."""
+        return replace(self, folds=self.folds[:1], is_one_of_many=True)
 
     @property
     def is_cross_fit(self) -> bool:
@@ -62,8 +70,10 @@ class Division:
     @property
     def words(self) -> str:
         """For a person."""
+        if self.is_one_of_many and len({case.case_id for case in self.cases}) == 1:
+            return "half of the labelled slices of 1 case to learn from, the other half held out: there is little time"
         if not self.is_cross_fit:
-            return f"{self.learned_from} cases to learn from, {self.held_out} held out"
+            return f"{self.learned_from} case{'s' * (self.learned_from != 1)} to learn from, {self.held_out} held out"
         if len({case.case_id for case in self.cases}) == 1:
             return "1 case to learn from, each half of its labelled slices held out once"
         return f"{len(self.cases)} cases to learn from, each held out once"
@@ -84,8 +94,22 @@ def measure_folds(
     on_case: OnCase = lambda case, prediction, dice: None,
 ) -> Mapping[str, float | None]:
     """Mean over the folds of Dice ("mean" and each label) of each fold's network on what it did not learn from."""
+    predict = _LastRemembered()
     scores = [
-        evaluate_cases(network, plan, fold.held_out, on_case=on_case)
+        evaluate_cases(network, plan, fold.held_out, on_case=on_case, predict=predict)
         for network, fold in zip(networks, division.folds, strict=True)
     ]
     return scores[0] if len(scores) == 1 else average_dice(scores, plan.labels)
+
+
+class _LastRemembered:
+    """Predicts, and gives the last answer again for the same network and image: both halves of a study have one."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[nn.Module, Image] | None = None
+        self._answer: Segmentation | None = None
+
+    def __call__(self, network: nn.Module, plan: ModelPlan, image: Image, spacing_mm: SpacingMm) -> Segmentation:
+        if self._answer is None or self._asked is None or self._asked[0] is not network or self._asked[1] is not image:
+            self._asked, self._answer = (network, image), predict_segmentation(network, plan, image, spacing_mm)
+        return self._answer

@@ -37,7 +37,14 @@ from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
 from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
 from dafne_dante.plugin.carrying_over import carried_from_before, keep_carried
-from dafne_dante.plugin.choosing import CHOICE, choice_for, choice_kept_beside, situation_of
+from dafne_dante.plugin.choosing import (
+    CHOICE,
+    choice_for,
+    choice_kept_beside,
+    kept_choice,
+    situation_of,
+    step_seconds,
+)
 from dafne_dante.plugin.collecting import CaseRequest, collect_cases
 from dafne_dante.plugin.delivering import Delivery, deliver
 from dafne_dante.plugin.division import Division, divide, measure_folds
@@ -51,7 +58,7 @@ from dafne_dante.plugin.report.writing import REPORT, check_report_place, write_
 from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
 from dafne_dante.plugin.tuning import Tuned, Tuning, tune
-from dafne_dante.training.choice import AUTO
+from dafne_dante.training.choice import AUTO, is_too_short
 from dafne_dante.training.defaults import recipe_for_adaptation
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device, remembered_numerics
@@ -65,7 +72,10 @@ _RANK = 8
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """What training begins with: the base, the cases, and Dice on the held-out ones; references and their Dice."""
+    """What training begins with: the base, the cases, and Dice on the held-out ones; references and their Dice.
+
+    `step_s` is how long a step takes where there is a budget, else 0.
+    """
 
     base: BaseModel
     division: Division
@@ -73,6 +83,7 @@ class _Start:
     measured: Measurements
     references: Sequence[Case]
     reference_before: Mapping[str, float | None] | None
+    step_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +166,7 @@ def _prepare(
         request.data, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage
     )
     progress.collected(collection)
-    division = divide(collection.cases, seed=request.seed)
+    division, step_s = _within_budget(divide(collection.cases, seed=request.seed), request, base.model)
     progress.stage(division.words)
     replayed = _of_own_domain(request.replay, request, settings, base.model, progress)
     if replayed:
@@ -166,7 +177,18 @@ def _prepare(
     before = measure_folds([network] * len(division.folds), plan, division, on_case=measured.take)
     references = _of_own_domain(request.reference, request, settings, base.model, progress)
     reference_before = evaluate_cases(network, plan, references) if references else None
-    return _Start(base, division, before, measured, references, reference_before)
+    return _Start(base, division, before, measured, references, reference_before, step_s)
+
+
+def _within_budget(division: Division, request: ImprovementRequest, model: GlobalModel) -> tuple[Division, float]:
+    """The division, one fold of it where the budget is too short for more, and seconds of a step."""
+    if request.method != AUTO or request.minutes is None:
+        return division, 0.0
+    if kept := kept_choice(request.out, resume=request.resume):
+        return (division.first_fold() if kept.one_training else division), 0.0
+    step_s = step_seconds(model, request.thrift.batch_size)
+    short = division.is_cross_fit and is_too_short(request.minutes, step_s, len(division.folds) + 1)
+    return (division.first_fold() if short else division), step_s
 
 
 def _of_own_domain(
@@ -223,14 +245,16 @@ def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> 
     model, zero_shot = start.base.model, start.before["mean"] or 0.0
     choice = choice_for(
         request.out,
-        lambda: situation_of(
-            model, start.division, zero_shot, minutes=request.minutes, batch_size=request.thrift.batch_size
-        ),
+        lambda: situation_of(model, start.division, zero_shot, minutes=request.minutes, step_s=start.step_s),
         resume=request.resume,
     )
     progress.stage(choice.why)
     return replace(
-        request, method=choice.method, rank=request.rank or choice.rank, epochs=request.epochs or choice.epochs
+        request,
+        method=choice.method,
+        rank=request.rank or choice.rank,
+        epochs=request.epochs or choice.epochs,
+        steps=request.steps or choice.steps,
     )
 
 
@@ -270,7 +294,7 @@ def _fine_tune(
     tuning = Tuning(
         model,
         make_method,
-        replace(recipe, batch_size=request.thrift.batch_size),
+        replace(recipe, batch_size=request.thrift.batch_size, steps_per_epoch=request.steps or recipe.steps_per_epoch),
         request.out / CHECKPOINT,
         progress.epoch,
         progress.stage,

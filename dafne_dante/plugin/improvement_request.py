@@ -40,6 +40,7 @@ class ImprovementRequest:
             less is forgotten; never measured on.
         thrift: how to train where memory is short.
         minutes: that training may take where auto chooses; None for no limit.
+        steps: of an epoch; None for the default.
     """
 
     data: CaseRequest
@@ -61,6 +62,7 @@ class ImprovementRequest:
     report: Path | None = None
     thrift: Thrift = field(default_factory=Thrift)
     minutes: float | None = None
+    steps: int | None = None
     pull: float = 0.0
     elastic: bool = False
 

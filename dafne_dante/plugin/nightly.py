@@ -173,7 +173,7 @@ def run_night(
 
 
 def _queued(queue: JobQueue, chosen: Chosen, *, minutes: float) -> str:
-    """The job of a chosen model, with so much time at most; one that was interrupted, or that the button made, stays."""
+    """The job of a chosen model, with so much time at most; what was interrupted, or the button made, stays."""
     if chosen.is_begun or minutes <= 0:
         return chosen.job_id or queue.add(chosen.model_type, "nightly", chosen.options).job_id
     most = min(minutes, chosen.options.minutes or minutes)

@@ -112,14 +112,15 @@ def at_best_step(
 ) -> tuple[WeightUpdate, ...]:
     """The updates as long as does best on the held-out cases; none where the global model should stay."""
     measure = _Measure(base, held_out)
-    return _scaled(updates, _best_step([[measure(_scaled(updates, step)) for step in _STEPS]]))
+    return _scaled(updates, _best_step([[measure(_scaled(updates, step)) for step in _STEPS]])[0])
 
 
 def smallest_updates(
     base: GlobalModel, updates: Sequence[WeightUpdate], held_out: Sequence[PreparedCase]
 ) -> tuple[WeightUpdate, ...]:
     """The updates, whole in length, as small as they may be by the rule of this module."""
-    return compressed(updates, _residual_allowed([_Measure(base, held_out)], [updates]))
+    measure = _Measure(base, held_out)
+    return compressed(updates, _residual_allowed([measure], [updates], whole=measure(updates)))
 
 
 def _held_out(tuning: Tuning, division: Division) -> Tuned:
@@ -157,11 +158,11 @@ def _tuned(
     """Keep the best step of everything, as small as it may be, and measure it as it would be sent."""
     base = tuning.base
     measures = [_Measure(base, tuning.prepare(fold.held_out, base.plan)) for fold in division.folds]
-    step = _best_step(
+    step, whole = _best_step(
         [[one(_scaled(moved, step)) for step in _STEPS] for one, moved in zip(measures, by_fold, strict=True)]
     )
     kept = [_scaled(one, step) for one in by_fold]
-    residual = _residual_allowed(measures, kept)
+    residual = _residual_allowed(measures, kept, whole=whole)
     shapes = {name: tuple(tensor.shape) for name, tensor in canonical_weights(base.plan, base.weights).items()}
     carried = {} if tuning.noise else tuning.carried
 
@@ -245,21 +246,22 @@ class _Measure:
         return -1.0 if mean is None else mean
 
 
-def _residual_allowed(measures: Sequence[_Measure], kept: Sequence[Sequence[WeightUpdate]]) -> float:
-    """The largest residual that costs no more Dice than is tolerated, the mean over the folds."""
+def _residual_allowed(
+    measures: Sequence[_Measure], kept: Sequence[Sequence[WeightUpdate]], *, whole: float
+) -> float:  # fmt: skip
+    """The largest residual that costs no more than is tolerated of the Dice of the whole, the mean over the folds."""
 
     def dice(residual: float) -> float:
         sent = [updates_as_sent(compressed(updates, residual)) for updates in kept]
         return float(np.mean([measure(updates) for measure, updates in zip(measures, sent, strict=True)]))
 
-    whole = dice(0.0)
     return next((residual for residual in _RESIDUALS if dice(residual) >= whole - _DICE_TOLERANCE), 0.0)
 
 
-def _best_step(scores: Sequence[Sequence[float]]) -> float:
-    """The step with the highest mean over the folds."""
-    means = np.mean(scores, axis=0)
-    return max(zip(means, _STEPS, strict=True))[1]
+def _best_step(scores: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The step with the highest mean over the folds, and that mean."""
+    mean, step = max(zip(np.mean(scores, axis=0), _STEPS, strict=True))
+    return step, float(mean)
 
 
 def _scaled(updates: Sequence[WeightUpdate], step: float) -> tuple[WeightUpdate, ...]:

@@ -9,20 +9,24 @@ What the rules rest on (`dafne-dante benchmark`, docs/benchmarks.md; SCIENCE.md 
 - Rank 4 for few studies, 16 for more than 20, else 8: a rank that the cases cannot fill only adds bytes.
 - A good start takes small steps, a poor one larger ones, new structures the largest and the most epochs.
 
-Invariants: pure, equal situations give equal choices; a budget shortens training but never below three epochs, in
-which a schedule still means something.
+Invariants: pure, equal situations give equal choices; a budget gives training fewer epochs, but three at least, in
+which a schedule still means something, and then shorter ones, but of five steps at least. Where even that is too much
+for several trainings, one is what there is time for (`is_too_short`): it learns from what one fold leaves.
 """
 
 from dataclasses import dataclass
 
 from dafne_dante.training.defaults import Start, adaptation_rate, start_of
+from dafne_dante.training.recipe import Recipe
 
-__all__ = ["AUTO", "Choice", "Situation", "choose"]
+__all__ = ["AUTO", "Choice", "Situation", "choose", "is_too_short"]
 
 AUTO = "auto"
 _FEW_STUDIES, _MANY_STUDIES = 5, 21
 _EPOCHS: dict[Start, int] = {"good": 15, "poor": 20, "new": 30}
 _LEAST_EPOCHS = 3
+_STEPS = Recipe().steps_per_epoch
+_LEAST_STEPS = 5
 _TRAINING_SHARE = 0.8
 """Of a time budget: the rest is reading, preparing and measuring."""
 
@@ -34,29 +38,36 @@ class Situation:
     Attributes:
         studies: different studies to learn from.
         zero_shot: mean Dice of the global model on the held-out cases.
-        epoch_seconds: of one epoch in which everything moves; only needed with a budget.
+        step_seconds: of one step in which everything moves; only needed with a budget.
         minutes: that all trainings together may take; None for no limit.
         trainings: how many there will be, more than one where studies are cross-fitted.
         dimensions: of the network.
+        one_training: whether there would be more, had there been time.
     """
 
     studies: int
     zero_shot: float
-    epoch_seconds: float = 0.0
+    step_seconds: float = 0.0
     minutes: float | None = None
     trainings: int = 1
     dimensions: int = 3
+    one_training: bool = False
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How to train; `rank` is LoRA's, `why` one sentence for a person."""
+    """How to train; `rank` is LoRA's, `steps` those of an epoch, `why` one sentence for a person.
+
+    `one_training` says that one fold alone was trained, for want of time.
+    """
 
     method: str
     rank: int
     learning_rate: float
     epochs: int
     why: str
+    steps: int = _STEPS
+    one_training: bool = False
 
 
 def choose(situation: Situation) -> Choice:
@@ -66,21 +77,32 @@ def choose(situation: Situation) -> Choice:
     method = "lora" if few and start != "new" else "gradual-unfreezing"
     rank = 4 if few else 16 if situation.studies >= _MANY_STUDIES else 8
     wanted = _EPOCHS[start]
-    possible = _possible_epochs(situation)
-    epochs = wanted if possible is None else min(wanted, max(_LEAST_EPOCHS, possible))
+    epochs, steps = _within_budget(situation, wanted)
     rate = adaptation_rate(method, start, dimensions=situation.dimensions)
-    return Choice(method, rank, rate, epochs, _sentence(situation, method, epochs, wanted))
+    why = _sentence(situation, method, epochs, wanted, steps)
+    return Choice(method, rank, rate, epochs, why, steps, situation.one_training)
 
 
-def _possible_epochs(situation: Situation) -> int | None:
-    """How many epochs of each training fit into the budget; None where there is no limit."""
-    if situation.minutes is None or situation.epoch_seconds <= 0:
-        return None
-    seconds = 60 * situation.minutes * _TRAINING_SHARE
-    return int(seconds / (situation.epoch_seconds * situation.trainings))
+def is_too_short(minutes: float, step_seconds: float, trainings: int) -> bool:
+    """Whether a budget is too short for so many trainings, even for the shortest."""
+    return _possible_steps(minutes, step_seconds, trainings) < _LEAST_EPOCHS * _LEAST_STEPS
 
 
-def _sentence(situation: Situation, method: str, epochs: int, wanted: int) -> str:
+def _within_budget(situation: Situation, wanted: int) -> tuple[int, int]:
+    """Epochs of each training, and the steps of each."""
+    if situation.minutes is None or situation.step_seconds <= 0:
+        return wanted, _STEPS
+    possible = _possible_steps(situation.minutes, situation.step_seconds, situation.trainings)
+    epochs = min(wanted, max(_LEAST_EPOCHS, int(possible / _STEPS)))
+    return epochs, max(_LEAST_STEPS, min(_STEPS, int(possible / epochs)))
+
+
+def _possible_steps(minutes: float, step_seconds: float, trainings: int) -> float:
+    """How many steps of each training fit into the budget."""
+    return 60 * minutes * _TRAINING_SHARE / (step_seconds * trainings)
+
+
+def _sentence(situation: Situation, method: str, epochs: int, wanted: int, steps_each: int) -> str:
     studies = f"{situation.studies} stud{'y' if situation.studies == 1 else 'ies'} to learn from"
     start = start_of(situation.zero_shot)
     if situation.studies >= _FEW_STUDIES:
@@ -91,7 +113,8 @@ def _sentence(situation: Situation, method: str, epochs: int, wanted: int) -> st
         reason = f"there {'is' if situation.studies == 1 else 'are'} only {studies}"
     steps = {"good": "small steps", "poor": "larger steps", "new": "the largest steps"}[start]
     limit = f" (of {wanted}, to keep to {situation.minutes:g} minutes)" if epochs < wanted else ""
+    short = f" of {steps_each} steps" if steps_each < _STEPS else ""
     return (
-        f"{method}, because {reason}; {steps} over {epochs} epochs{limit}, because "
+        f"{method}, because {reason}; {steps} over {epochs} epochs{short}{limit}, because "
         f"the global model comes to Dice {situation.zero_shot:.2f} as it is"
     )

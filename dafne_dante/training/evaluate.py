@@ -12,12 +12,16 @@ from dafne_dante.models.predict import predict_segmentation
 from dafne_dante.training.metrics import average_dice, dice_per_label
 from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.surface_metrics import DEFAULT_TOLERANCE_MM, surface_scores
-from dafne_dante.types import Segmentation
+from dafne_dante.types import Image, Segmentation, SpacingMm
 
-__all__ = ["OnCase", "Scores", "evaluate_cases", "measure_cases"]
+__all__ = ["OnCase", "Predict", "Scores", "evaluate_cases", "measure_cases"]
 
 OnCase = Callable[[Case, Segmentation, Mapping[str, float | None]], None]
 """Is told a case, what the model gave in the image's own grid, and Dice of every label."""
+
+
+Predict = Callable[[nn.Module, ModelPlan, Image, SpacingMm], Segmentation]
+"""As `predict_segmentation`."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,11 @@ def evaluate_cases(
     cases: Sequence[Case],
     *,
     on_case: OnCase = lambda case, prediction, dice: None,
+    predict: Predict = predict_segmentation,
 ) -> dict[str, float | None]:
     """Mean Dice over cases for each label, and over labels under "mean"; None for a label that never occurs.
 
-    `on_case` is told every case in turn.
+    `on_case` is told every case in turn; `predict` may remember what it was asked before.
 
     Raises:
         NotEnoughCasesError: there is no case.
@@ -59,7 +64,7 @@ def evaluate_cases(
         scores.append(dice_per_label(prediction, case.segmentation, case.annotated, plan.labels))
         on_case(case, prediction, scores[-1])
 
-    _predict_each(network, plan, cases, score)
+    _predict_each(network, plan, cases, score, predict)
     return average_dice(scores, plan.labels)
 
 
@@ -103,12 +108,16 @@ def _check_some(cases: Sequence[Case]) -> None:
 
 
 def _predict_each(
-    network: nn.Module, plan: ModelPlan, cases: Sequence[Case], score: Callable[[Case, Segmentation], None]
+    network: nn.Module,
+    plan: ModelPlan,
+    cases: Sequence[Case],
+    score: Callable[[Case, Segmentation], None],
+    predict: Predict = predict_segmentation,
 ) -> None:
     for case in cases:
         if case.labels != plan.labels:
             raise IncompatibleModelError(
                 f"expected cases labelled {', '.join(plan.labels)}, found {', '.join(case.labels)}"
             )
-        prediction = predict_segmentation(network, plan, case.image, case.spacing_mm)
+        prediction = predict(network, plan, case.image, case.spacing_mm)
         score(case, prediction)

@@ -1,7 +1,7 @@
 """What the held-out cases say after an epoch, for a few hundredths of the epoch's time.
 
-Terms: held-out cases, padded as for inference, are tiled with *windows* of the plan's patch that do not overlap (a 2D
-plan's windows are whole slices). Work is counted in voxels that go forward through the network.
+Terms: held-out cases, padded as for inference, are tiled with *windows* of the plan's patch, as few as cover the case
+(a 2D plan's windows are whole slices). Work is counted in voxels that go forward through the network.
 
 Invariants
 - Every epoch of a training is measured on the same windows, in evaluation mode, so that epochs are compared like with
@@ -132,7 +132,8 @@ def _tile(case: PreparedCase, plan: ModelPlan) -> Iterator[_Window]:
     lacking = np.maximum(0, np.subtract(size, target.shape))
     missing = [(0, int(count)) for count in lacking]
     image, target, known = np.pad(image, [(0, 0), *missing]), np.pad(target, missing), np.pad(known, missing)
-    for corner in product(*map(_starts, target.shape, size)):
+    corners = map(_starts, (part.start for part in inner), case.target.shape, size, target.shape)
+    for corner in product(*corners):
         box = tuple(slice(start, start + length) for start, length in zip(corner, size, strict=True))
         here = known[box].copy()
         known[box] = False  # what another window holds, too, counts once
@@ -140,10 +141,12 @@ def _tile(case: PreparedCase, plan: ModelPlan) -> Iterator[_Window]:
             yield _Window(case.case_id, image[(slice(None), *box)], target[box], here)
 
 
-def _starts(length: int, size: int) -> list[int]:
-    """Where windows begin along an axis, spread evenly, as few as cover it."""
+def _starts(first: int, length: int, size: int, padded: int) -> list[int]:
+    """Where windows begin along an axis, spread evenly, as few as cover the `length` voxels from `first` on."""
+    if length <= size:
+        return [min(max(0, first - (size - length) // 2), padded - size)]
     count = -(-length // size)
-    return [round(start) for start in np.linspace(0, length - size, count)]
+    return [first + round(start) for start in np.linspace(0, length - size, count)]
 
 
 def _chosen(places: Sequence[_Place], most_voxels: int) -> list[_Place]:

@@ -159,7 +159,18 @@ def test_fewer_shots_are_the_beginning_of_more_and_test_subjects_stay():
 def test_another_seed_divides_otherwise_and_the_same_seed_alike():
     domain = plain_domain("target", range(20))
     assert divide_subjects(domain, 1) == divide_subjects(domain, 1)
-    assert divide_subjects(domain, 1).test != divide_subjects(domain, 2).test
+    assert divide_subjects(domain, 1).selection != divide_subjects(domain, 2).selection
+    assert set(divide_subjects(domain, 1).training[:6]) != set(divide_subjects(domain, 2).training[:6])
+
+
+def test_who_is_tested_in_one_seed_teaches_and_chooses_in_none():
+    domain = plain_domain("target", range(20))
+    parts = [divide_subjects(domain, seed) for seed in range(12)]
+    assert {part.test for part in parts} == {parts[0].test}
+    assert len(parts[0].test) == 6
+    taught = {subject for part in parts for subject in (*part.training, *part.selection)}
+    assert not taught & set(parts[0].test)
+    assert len({part.selection for part in parts}) > 6
 
 
 def test_too_few_subjects_are_refused():

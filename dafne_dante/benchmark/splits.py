@@ -5,8 +5,10 @@ Terms
 - shots: how many of the training subjects are used; None for all of them ("full").
 - pretraining: "rich" learns from all of the source's training subjects, "small" from the first two.
 
-Invariants: no subject is in two parts, across the source and all targets; the parts follow from the seed and the names;
-test and selection are the same whatever the shots and the method; one shot's subject is among those of two, and so on.
+Invariants: no subject is in two parts, across the source and all targets; the test subjects follow from the names
+alone, so that nobody who chooses an epoch, or a default, in one seed is tested in another; the other parts follow from
+the seed and the names; test and selection are the same whatever the shots and the method; one shot's subject is among
+those of two, and so on.
 """
 
 import zlib
@@ -78,7 +80,7 @@ def separate(source: Domain, targets: Sequence[Domain]) -> Domain:
 
 
 def divide_subjects(domain: Domain, seed: int) -> Parts:
-    """Three tenths test, 15 % selection, at least one each, the rest trains.
+    """Three tenths test, whatever the seed, 15 % selection, at least one each, the rest trains.
 
     Raises:
         NotEnoughCasesError: fewer than three subjects.
@@ -90,11 +92,13 @@ def divide_subjects(domain: Domain, seed: int) -> Parts:
             f"found {len(names)}; add studies"
         )
     # The names themselves give the order: domains of the same people are divided alike.
-    random = np.random.default_rng([seed, zlib.crc32("\n".join(names).encode())])
-    drawn = [names[index] for index in random.permutation(len(names))]
+    people = zlib.crc32("\n".join(names).encode())
+    drawn = [names[index] for index in np.random.default_rng(people).permutation(len(names))]
     test = max(1, round(_TEST_SHARE * len(names)))
     selection = max(1, round(_SELECTION_SHARE * len(names)))
-    return Parts(tuple(drawn[test + selection :]), tuple(drawn[test : test + selection]), tuple(drawn[:test]))
+    random = np.random.default_rng([seed, people])
+    others = [drawn[test:][index] for index in random.permutation(len(names) - test)]
+    return Parts(tuple(others[selection:]), tuple(others[:selection]), tuple(drawn[:test]))
 
 
 def most_shots(domain: Domain) -> int:

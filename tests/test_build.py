@@ -7,7 +7,7 @@ import torch
 from phantoms import make_case, tiny_plan
 
 from dafne_dante.errors import AnnotationError, DamagedModelError, NotEnoughCasesError, UnsupportedModelError
-from dafne_dante.models.build import aliases, build_network, canonical_weights, tie_aliases
+from dafne_dante.models.build import aliases, build_network, build_on_meta, canonical_weights, tie_aliases
 from dafne_dante.models.configure import configure_unet3d
 from dafne_dante.models.plan import plan_from_net_metadata, plan_to_net_metadata
 
@@ -133,3 +133,17 @@ def test_a_plan_follows_its_cases():
         configure_unet3d([])
     with pytest.raises(AnnotationError, match="same labels"):
         configure_unet3d([make_case(1), replace(make_case(2), labels=("ball", "cube"))])
+
+
+@pytest.mark.parametrize("plan", [UNET, DYNUNET])
+def test_what_is_remembered_of_a_plan_is_what_its_network_lists(plan):
+    listed = build_on_meta(plan).state_dict()
+    weights = {name: torch.full(tensor.shape, float(place)) for place, (name, tensor) in enumerate(listed.items())}
+    for _ in range(2):
+        tied = tie_aliases(plan, weights)
+        assert list(tied) == list(listed)
+        assert all(tied[alias] is weights[name] for alias, name in aliases(plan).items())
+    with pytest.raises(TypeError):
+        aliases(plan)["other"] = "name"
+    other = replace(plan, extra={"somebody's": ["note"]})
+    assert hash(other) == hash(plan) and other != plan

@@ -9,6 +9,9 @@ device), so that a hostile plan cannot exhaust memory; loading is strict.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -108,16 +111,9 @@ def build_on_meta(plan: ModelPlan) -> nn.Module:
         return _construct(plan)
 
 
-def aliases(plan: ModelPlan) -> dict[str, str]:
+def aliases(plan: ModelPlan) -> Mapping[str, str]:
     """Alias to canonical name, for every tensor that the state dict lists twice; empty for a plain U-Net."""
-    network = build_on_meta(plan)
-    first: dict[int, str] = {}
-    twice: dict[str, str] = {}
-    for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
-        canonical = first.setdefault(id(tensor), name)
-        if canonical != name:
-            twice[name] = canonical
-    return twice
+    return _outline(plan).twice
 
 
 def canonical_weights(plan: ModelPlan, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -128,8 +124,30 @@ def canonical_weights(plan: ModelPlan, weights: Mapping[str, Tensor]) -> dict[st
 
 def tie_aliases(plan: ModelPlan, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights in the state dict's own order with every alias set to its canonical tensor."""
-    twice = aliases(plan)
-    return {name: weights[twice.get(name, name)] for name in build_on_meta(plan).state_dict()}
+    outline = _outline(plan)
+    return {name: weights[outline.twice.get(name, name)] for name in outline.shapes}
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """What a plan's state dict lists: name to shape, in its order, and alias to canonical name."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    twice: Mapping[str, str]
+
+
+@lru_cache(maxsize=8)
+def _outline(plan: ModelPlan) -> _Outline:
+    """Remembered, since a network is built for it, which takes longer than most of what asks for it."""
+    network = build_on_meta(plan)
+    first: dict[int, str] = {}
+    twice: dict[str, str] = {}
+    for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
+        canonical = first.setdefault(id(tensor), name)
+        if canonical != name:
+            twice[name] = canonical
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    return _Outline(MappingProxyType(shapes), MappingProxyType(twice))
 
 
 def _construct(plan: ModelPlan) -> nn.Module:
@@ -140,7 +158,7 @@ def _construct(plan: ModelPlan) -> nn.Module:
 
 
 def _compare(plan: ModelPlan, weights: Mapping[str, Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in build_on_meta(plan).state_dict().items()}
+    expected = _outline(plan).shapes
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     missing = sorted(expected.keys() - found.keys())
     surplus = sorted(found.keys() - expected.keys())

@@ -59,7 +59,7 @@ class ModelPlan:
     first_channels: int = 32
     kernels: tuple[tuple[int, ...], ...] = ()
     strides: tuple[tuple[int, ...], ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def dimensions(self) -> int:

@@ -3,7 +3,7 @@
 Up to NETWORK_ROWS rows, Batcher's odd-even merge sort (AFIPS 1968; Knuth, TAOCP 3, 5.2.2M), of which only that is kept
 that the wanted ranks depend on: each comparator is a minimum, a maximum or both of whole rows, which a processor does
 many numbers at a time. For more rows, whose network would be long, each coordinate is sorted.
-Measured on one core, a number, in pieces of a quarter of a million: 0.4 to 2.3 ns for 5 to 40 rows by network, 2.5 to
+Measured on one core, a number, in pieces of half a million: 0.4 to 2.3 ns for 5 to 40 rows by network, 2.5 to
 3.4 ns for 100 by sorting; a stable sort of rows with its order takes 30 to 60 ns.
 
 Invariants: pure; both ways give the same numbers, for a rank is a number of the column whoever finds it; the order of

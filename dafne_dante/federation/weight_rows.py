@@ -19,7 +19,7 @@ from dafne_dante.federation.spilled import SpilledUpdates
 
 __all__ = ["BLOCK_NUMBERS", "dense_rows", "kept_open", "row_blocks"]
 
-BLOCK_NUMBERS = 1 << 21
+BLOCK_NUMBERS = 1 << 22
 # A process on macOS may have 256 files open, connections among them.
 _MOST_OPEN = 128
 

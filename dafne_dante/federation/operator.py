@@ -189,9 +189,9 @@ class _Merge:
                 yield one
 
     def _fetch(self, upload: PendingUpload) -> bytes | None:
-        """The upload's bytes; None, with a note in the report, when the depot cannot hand it out, or it is too long."""
-        reason = f"expected at most {_MAX_UPLOAD_BYTES} bytes, found {upload.size}; remove it by hand"
-        if upload.size <= _MAX_UPLOAD_BYTES:
+        """The upload's bytes; None, with a note in the report, where the depot cannot hand it out or it is too long."""
+        reason = upload.fault or f"expected at most {_MAX_UPLOAD_BYTES} bytes, found {upload.size}; remove it by hand"
+        if not upload.fault and upload.size <= _MAX_UPLOAD_BYTES:
             try:
                 path = self._depot.fetch_upload(upload.filename, self._scratch / "upload")
                 return read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)

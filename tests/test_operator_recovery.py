@@ -262,3 +262,27 @@ def test_a_types_name_never_becomes_a_path(operator, name):
     with pytest.raises(SettingsError, match="type"):
         merge_pending(operator.depot, name, CASES, operator.settings)
     assert not (operator.settings.folder / "operator").exists()
+
+
+def test_what_a_killed_merge_has_opened_is_gone_before_the_next_begins(operator):
+    """A sealed update lies open there while it is merged; so only its owner may look, and only so long."""
+    scratch = operator.settings.folder / "operator" / TYPE / "scratch"
+    scratch.mkdir(parents=True)
+    (scratch / "left").write_bytes(b"opened")
+    operator.send(operator.delta(0.002))
+    seen = []
+
+    class Looking:
+        def __init__(self, depot):
+            self._depot = depot
+
+        def __getattr__(self, name):
+            return getattr(self._depot, name)
+
+        def fetch_upload(self, filename, destination):
+            seen.append(({path.name for path in scratch.iterdir()}, scratch.stat().st_mode & 0o777, destination.parent))
+            return self._depot.fetch_upload(filename, destination)
+
+    assert operator.merge(Looking(operator.depot)).merged == 1
+    assert all("left" not in names and (mode, parent) == (0o700, scratch) for names, mode, parent in seen) and seen
+    assert not scratch.exists()

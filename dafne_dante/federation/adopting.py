@@ -6,16 +6,14 @@ a newest version that was taken away on purpose.
 Invariants: nothing is published, and no update is forgotten: what versions held that have gone is not taken again.
 """
 
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from dafne_dante.config import Settings
 from dafne_dante.errors import SettingsError
 from dafne_dante.federation.depot import Depot
 from dafne_dante.federation.known_versions import KnownVersions
 from dafne_dante.federation.ledger import Store
-from dafne_dante.federation.operator_turn import operator_folder, operator_turn
+from dafne_dante.federation.operator_turn import operator_folder, operator_scratch, operator_turn
 from dafne_dante.federation.publishing import Publisher
 
 __all__ = ["Adopted", "adopt_version"]
@@ -38,8 +36,8 @@ def adopt_version(depot: Depot, model_type: str, version: str, settings: Setting
         UntrustedVersionError: it cannot be read, or an older one has changed that must be read.
         TransportError, StorageError: nothing was taken over.
     """
-    with operator_turn(settings.folder, model_type), tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
-        known = KnownVersions(depot, Path(scratch))
+    with operator_turn(settings.folder, model_type), operator_scratch(settings.folder, model_type) as scratch:
+        known = KnownVersions(depot, scratch)
         if version != known.newest:
             raise SettingsError(f"expected the newest version, {known.newest}, found another; publish list names them")
         store = Store(operator_folder(settings.folder, model_type))

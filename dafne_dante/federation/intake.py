@@ -164,7 +164,7 @@ class Intake:
         try:
             path.write_bytes(content)
         except OSError as error:
-            raise StorageError("cannot set an upload aside; free space in the folder for temporary files") from error
+            raise StorageError("cannot set an upload aside; free space where the settings lie") from error
         return path
 
     def _new_path(self) -> Path:

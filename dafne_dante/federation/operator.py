@@ -17,7 +17,6 @@ Invariants
 """
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,7 +38,7 @@ from dafne_dante.federation.leaving_out import select_updates
 from dafne_dante.federation.ledger import Entry, Ledger, Publication
 from dafne_dante.federation.merge import Contribution, MergeOutcome, choose_step
 from dafne_dante.federation.merge_report import MergeReport, Refusal
-from dafne_dante.federation.operator_turn import operator_turn
+from dafne_dante.federation.operator_turn import operator_scratch, operator_turn
 from dafne_dante.federation.publishing import Statement, utc_now
 from dafne_dante.federation.validation_cases import usable_cases
 from dafne_dante.federation.withdrawal import MAX_WITHDRAWAL_BYTES, is_withdrawal
@@ -96,10 +95,8 @@ def merge_pending(
         NotEnoughCasesError: no case of the operator shows a label.
         KeyboardInterrupt: asked to stop; nothing is lost.
     """
-    with operator_turn(settings.folder, model_type), tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
-        return _Merge(
-            depot, model_type, validation, settings, options=options or MergeOptions(), scratch=Path(scratch)
-        ).run()
+    with operator_turn(settings.folder, model_type), operator_scratch(settings.folder, model_type) as scratch:
+        return _Merge(depot, model_type, validation, settings, options=options or MergeOptions(), scratch=scratch).run()
 
 
 class _Merge:

@@ -12,7 +12,6 @@ Invariants
 - One operator at a time; a crash leaves what a crash of a merge leaves.
 """
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from dafne_dante.federation.intake import Intake
 from dafne_dante.federation.known_versions import KnownVersions
 from dafne_dante.federation.ledger import Entry, Ledger, Publication
 from dafne_dante.federation.merge import choose_step
-from dafne_dante.federation.operator_turn import operator_turn
+from dafne_dante.federation.operator_turn import operator_scratch, operator_turn
 from dafne_dante.federation.publishing import Statement, utc_now
 from dafne_dante.federation.validation_cases import usable_cases
 from dafne_dante.federation.withdrawn import versions_that_hold
@@ -78,8 +77,8 @@ def rebuild_without(
         UntrustedVersionError, TransportError, StorageError, IncompatibleModelError, NotEnoughCasesError: as
             `merge_pending`.
     """
-    with operator_turn(settings.folder, model_type), tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
-        return _Rebuild(depot, model_type, settings, Path(scratch)).run(set(update_ids), validation, statement)
+    with operator_turn(settings.folder, model_type), operator_scratch(settings.folder, model_type) as scratch:
+        return _Rebuild(depot, model_type, settings, scratch).run(set(update_ids), validation, statement)
 
 
 class _Rebuild:

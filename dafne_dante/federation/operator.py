@@ -191,7 +191,11 @@ class _Merge:
         if not upload.fault and upload.size <= _MAX_UPLOAD_BYTES:
             try:
                 path = self._depot.fetch_upload(upload.filename, self._scratch / "upload")
-                return read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)
+                content = read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)
+                if len(content) == upload.size:
+                    return content
+                # A proxy's page, or half of a file: to refuse it would take a good update off the queue.
+                reason = f"expected {upload.size} bytes, as listed, found {len(content)}; it is asked for again"
             except ServerAnswerError as error:  # gone meanwhile, or longer than it said
                 reason = str(error)
         if (refusal := Refusal(upload.filename, reason)) not in self._skipped:

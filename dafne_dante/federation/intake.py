@@ -134,7 +134,11 @@ class Intake:
             max_norm_ratio=self._settings.max_norm_ratio,
         )
         self._check_fit(outline_of(update) for update in model.updates)
-        entry = replace(_entry(upload, content, model.base_sha256), method=FULL_MODEL)
+        entry = replace(
+            _entry(upload, content, model.base_sha256),
+            method=FULL_MODEL,
+            site=site_of(upload.username, self._trusted),
+        )
         return Admitted(upload.filename, self._set_aside(content), entry, self._of_full_model(model, upload.username))
 
     def _of_delta(self, delta: Delta, path: Path, *, published: bool = False) -> Contribution:
@@ -144,7 +148,7 @@ class Intake:
     def _of_full_model(self, model: FullModel, username: str, *, published: bool = False) -> Contribution:
         return Contribution(
             update_id=model.update_id,
-            public_key=site_of(username),
+            public_key=site_of(username, self._trusted),
             base_sha256=model.base_sha256,
             cases=1,
             updates=spill(model.updates, self._new_path()),
@@ -165,7 +169,7 @@ class Intake:
         try:
             path.write_bytes(content)
         except OSError as error:
-            raise StorageError("cannot set an upload aside; free space in the folder for temporary files") from error
+            raise StorageError("cannot set an upload aside; free space where the settings lie") from error
         return path
 
     def _new_path(self) -> Path:

@@ -1,8 +1,8 @@
 """One merge, from the queue of uploads to the next global model.
 
-read the current model -> settle what a crash left -> take the sites' withdrawals -> admit or quarantine every
-upload -> merge in update space -> try the step on the operator's cases -> publish, or quarantine with the reason ->
-clear the queue.
+read the current model -> settle what a crash left, and check that it is the operator's (`beginning`) -> take the
+sites' withdrawals -> admit or quarantine every upload -> merge in update space -> try the step on the operator's cases
+-> publish, or quarantine with the reason -> clear the queue.
 
 Invariants
 - An upload leaves the queue only after its file is archived and published, or quarantined with a reason, or when its
@@ -17,7 +17,6 @@ Invariants
 """
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,16 +29,17 @@ from dafne_dante.errors import (
     ModelError,
     ServerAnswerError,
 )
+from dafne_dante.federation.beginning import begin
 from dafne_dante.federation.client import PendingUpload
 from dafne_dante.federation.depot import Depot
 from dafne_dante.federation.intake import Admitted, Intake
 from dafne_dante.federation.known_versions import KnownVersions
 from dafne_dante.federation.leaving_out import select_updates
-from dafne_dante.federation.ledger import Entry, Ledger, Publication, Store
+from dafne_dante.federation.ledger import Entry, Ledger, Publication
 from dafne_dante.federation.merge import Contribution, MergeOutcome, choose_step
 from dafne_dante.federation.merge_report import MergeReport, Refusal
-from dafne_dante.federation.operator_turn import operator_folder, operator_turn
-from dafne_dante.federation.publishing import Publisher, Statement, utc_now
+from dafne_dante.federation.operator_turn import operator_scratch, operator_turn
+from dafne_dante.federation.publishing import Statement, utc_now
 from dafne_dante.federation.validation_cases import usable_cases
 from dafne_dante.federation.withdrawal import MAX_WITHDRAWAL_BYTES, is_withdrawal
 from dafne_dante.federation.withdrawn import after_withdrawal, withdrawal_in_words
@@ -89,15 +89,14 @@ def merge_pending(
         TransportError, StorageError: what was not settled yet stays in the queue. StorageError also when another
             operator is at work.
         ServerAnswerError: the type has no version yet.
+        UntrustedVersionError: a version is not what this operator published; nothing was refused for it.
         SettingsError: a malformed type's name.
         IncompatibleModelError: the operator's cases have other labels than the model.
         NotEnoughCasesError: no case of the operator shows a label.
         KeyboardInterrupt: asked to stop; nothing is lost.
     """
-    with operator_turn(settings.folder, model_type), tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
-        return _Merge(
-            depot, model_type, validation, settings, options=options or MergeOptions(), scratch=Path(scratch)
-        ).run()
+    with operator_turn(settings.folder, model_type), operator_scratch(settings.folder, model_type) as scratch:
+        return _Merge(depot, model_type, validation, settings, options=options or MergeOptions(), scratch=scratch).run()
 
 
 class _Merge:
@@ -119,10 +118,8 @@ class _Merge:
         self._current = self._versions.current
         self._validation = usable_cases(validation, self._current.plan.labels)
         self._canonical = canonical_weights(self._current.plan, self._current.weights)
-        self._store = Store(operator_folder(settings.folder, model_type))
-        self._publisher = Publisher(depot, model_type, settings, self._store)
-        self._ledger = self._store.load()
-        self._versions.look_up(self._ledger)
+        begun = begin(depot, model_type, settings, self._versions)
+        self._store, self._publisher, self._ledger = begun.store, begun.publisher, begun.ledger
         self._intake = Intake(self._versions, settings, scratch, take_full_models=options.take_full_models)
         self._dice_before: Mapping[str, float | None] | None = None
         self._held: Mapping[str, Entry] = {}
@@ -132,8 +129,8 @@ class _Merge:
         self._withdrawn: list[Refusal] = []
 
     def run(self) -> MergeReport:
-        """Settle, admit, merge, publish."""
-        self._settle()
+        """Admit, merge, publish."""
+        self._publisher.write_cards(self._ledger, self._current)
         self._take_withdrawals()
         self._held = self._ledger.held_by(self._versions.newest)
         admitted = {one.update_id: one for one in self._admit_all()}
@@ -148,14 +145,6 @@ class _Merge:
         if selection.outcome.step > 0 and selection.kept:
             return self._publish([admitted[one] for one in selection.kept], selection.outcome)
         return self._report(selection.outcome)
-
-    def _settle(self) -> None:
-        """Finish, or drop, what a run before this one was about to publish, and remember the versions."""
-        ledger = self._publisher.settle(self._ledger, self._versions.digests)
-        ledger = self._versions.remembered(ledger)
-        if ledger != self._ledger:
-            self._save(ledger)
-        self._publisher.write_cards(self._ledger, self._current)
 
     def _take_withdrawals(self) -> None:
         """Note what the sites withdraw, before anything is merged."""
@@ -197,12 +186,16 @@ class _Merge:
                 yield one
 
     def _fetch(self, upload: PendingUpload) -> bytes | None:
-        """The upload's bytes; None, with a note in the report, when the depot cannot hand it out, or it is too long."""
-        reason = f"expected at most {_MAX_UPLOAD_BYTES} bytes, found {upload.size}; remove it by hand"
-        if upload.size <= _MAX_UPLOAD_BYTES:
+        """The upload's bytes; None, with a note in the report, where the depot cannot hand it out or it is too long."""
+        reason = upload.fault or f"expected at most {_MAX_UPLOAD_BYTES} bytes, found {upload.size}; remove it by hand"
+        if not upload.fault and upload.size <= _MAX_UPLOAD_BYTES:
             try:
                 path = self._depot.fetch_upload(upload.filename, self._scratch / "upload")
-                return read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)
+                content = read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)
+                if len(content) == upload.size:
+                    return content
+                # A proxy's page, or half of a file: to refuse it would take a good update off the queue.
+                reason = f"expected {upload.size} bytes, as listed, found {len(content)}; it is asked for again"
             except ServerAnswerError as error:  # gone meanwhile, or longer than it said
                 reason = str(error)
         if (refusal := Refusal(upload.filename, reason)) not in self._skipped:

@@ -1,6 +1,7 @@
 """The newest global model of a type, read safely and judged against the site's pins.
 
-Invariant: the pin that follows from a judgement is on the disk before the model is handed out.
+Invariant: the pin that follows from a judgement is on the disk before the model is handed out, and no other process got
+further meanwhile.
 """
 
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ def pull_newest(
     info = client.model_info(model_type)
     model = read_model(client.download_model(model_type, info.latest_timestamp, destination))
     judgement = judge(pin, model, model_type)
-    if judgement.release is not None and judgement.pin != pin:
-        pins.put(place, judgement.pin)
+    if judgement.release is not None:
+        pins.advance(place, judgement.pin, settings.operator_key)
+    else:
+        # Somebody may have pinned a key while this was downloaded.
+        judge(pins.find(place, settings.operator_key), model, model_type)
     return Pulled(model, info, judgement.words)

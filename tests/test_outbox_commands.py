@@ -138,6 +138,28 @@ def test_cancelled_is_cancelled(site):
     assert site.deltas() == []
 
 
+def test_what_was_never_tried_is_to_be_tried_now(site):
+    entry = site.queue()
+    assert site.run("outbox", "show", entry.update_id)[1]["next_try"] == "now"
+    assert "(next try now)" in site.command("outbox", "list")[1]
+    site.set_up(server="http://127.0.0.1:9/", api_key="x")
+    site.run("outbox", "cancel", entry.update_id)
+    other = site.outbox.queue(delta(2, model_type=site.type), server="http://127.0.0.1:9/", dice=0.5, trigger="nightly")
+    site.run("outbox", "send")
+    assert site.run("outbox", "show", other.update_id)[1]["next_try"].startswith("20")
+
+
+def test_cancelling_what_was_packed_says_how_to_take_it_back(site, tmp_path):
+    entry = site.queue()
+    words = ("bundle", "export", "--outbox", "--server", site.federation.url, "--to", tmp_path / "b")
+    assert site.run(*words)[0] == 0
+    code, answer, err = site.run("outbox", "cancel", entry.update_id)
+    assert (code, answer["state"]) == (0, "cancelled")
+    assert f"it was packed into a bundle; if that is handed over: dafne-dante withdraw {entry.update_id}" in err
+    code, _, err = site.run("outbox", "cancel", site.queue(2).update_id)
+    assert (code, "packed" in err) == (0, False)
+
+
 def test_another_server_gets_neither_the_update_nor_the_key(site):
     entry = site.queue()
     site.set_up(server="http://127.0.0.1:9/")

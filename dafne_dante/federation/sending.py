@@ -1,4 +1,4 @@
-"""Sending what waits in the outbox, one update after the other.
+"""Sending what waits in the outbox, one after the other: updates, and withdrawals of updates.
 
 The path of one update: ask the server whether its type takes deltas -> check the file, and seal a copy where the site
 has pinned a seal key -> `sending` in the database ->
@@ -44,7 +44,17 @@ from dafne_dante.federation.route import checked_address
 from dafne_dante.federation.sealed_copy import leaving_file
 from dafne_dante.federation.verdicts import ARRIVED, Verdict, judge, settle, verdict_of_record
 
-__all__ = ["Dispatcher", "FullModels", "SiteClient", "Tried", "Uploads", "cancel_update", "dispatch_for", "recover"]
+__all__ = [
+    "Dispatcher",
+    "FullModels",
+    "SiteClient",
+    "Tried",
+    "Uploads",
+    "cancel_update",
+    "dispatch_for",
+    "recover",
+    "settle_dead",
+]
 
 _DELTA_VERSION = 1
 _FULL_MODEL = "full_model_sha256"
@@ -150,25 +160,24 @@ class Dispatcher:
         except TransportError as error:
             return self._stays(entry, judge(error, uploading=False), error)
         as_model = entry.kind == "delta" and not _takes_deltas(capability) and self.full_models is not None
-        seal_key = self.seal_key if entry.kind == "delta" else ""
         path = self.outbox.file_of(entry)
-        obstacle = _obstacle(entry, capability, seal_key, as_model=as_model)
+        obstacle = _obstacle(entry, capability, self.seal_key, as_model=as_model)
         if obstacle or path is None:
             return self._stays(entry, *(obstacle or _damaged()))
         with ExitStack() as stack:
             try:
-                leaving = stack.enter_context(self._form(entry, path, seal_key, as_model=as_model))
+                leaving = stack.enter_context(self._form(entry, path, as_model=as_model))
             except (StorageError, TransportError) as error:
                 return self._stays(entry, judge(error, uploading=False), error)
             except DanteError as error:
                 return self._stays(entry, Verdict("not-arrived", "no-form", str(error)), error)
-            return self._send(entry, leaving, _form_facts(leaving, sealed=bool(seal_key), as_model=as_model))
+            return self._send(entry, leaving, _form_facts(leaving, sealed=bool(self.seal_key), as_model=as_model))
 
-    def _form(self, entry: Entry, path: Path, seal_key: str, *, as_model: bool) -> AbstractContextManager[Path]:
+    def _form(self, entry: Entry, path: Path, *, as_model: bool) -> AbstractContextManager[Path]:
         """The file in the form in which it leaves."""
         if as_model and self.full_models is not None:
             return self.full_models.file_for(path, entry.model_type)
-        return leaving_file(path, seal_key)
+        return leaving_file(path, self.seal_key)
 
     def _send(self, entry: Entry, path: Path, form: Mapping[str, Any]) -> Tried:
         entry = self.outbox.change(entry.update_id, begin)
@@ -213,11 +222,16 @@ def cancel_update(outbox: Outbox, name: str) -> Entry:
         DeltaError: there is no such update, it has left, or it is being sent right now.
     """
     entry = outbox.find(name)
+    settle_dead(outbox, entry)
+    return outbox.cancel(entry.update_id)
+
+
+def settle_dead(outbox: Outbox, entry: Entry) -> None:
+    """Settle what is being sent if the process that did so has died."""
     if entry.state == "sending":
         with outbox.sending() as mine:
             if mine:
                 recover(outbox, patience=Patience(), share=0.0, mark="")
-    return outbox.cancel(entry.update_id)
 
 
 def recover(outbox: Outbox, *, patience: Patience, share: float, mark: str) -> list[Entry]:
@@ -263,6 +277,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "bytes": entry.size_bytes,
         "trigger": entry.trigger,
         "may_be_there": entry.doubtful > 0,
+        **({"withdraws": entry.withdraws} if entry.withdraws else {}),
     }
 
 
@@ -271,9 +286,10 @@ def _outcome(entry: Entry, verdict: Verdict) -> dict[str, Any]:
 
 
 def _no_deltas(entry: Entry) -> tuple[Verdict, DanteError]:
+    what = "the withdrawal waits" if entry.kind == "withdrawal" else "update.delta is kept and waits"
     text = (
         f"expected a type that takes deltas, found that {entry.model_type} does not say so; nothing was sent, "
-        "update.delta is kept and waits in the outbox; ask the operator to publish the type's capability"
+        f"{what} in the outbox; ask the operator to publish the type's capability"
     )
     return Verdict("not-arrived", "no-deltas", text), TransportError(text)
 
@@ -286,8 +302,6 @@ def _obstacle(
     entry: Entry, capability: Capability | None, seal_key: str, *, as_model: bool
 ) -> tuple[Verdict, DanteError] | None:
     """Why an update does not go to a type that says so of itself; None when it may."""
-    if entry.kind != "delta":
-        return None
     if seal_key and (capability is None or capability.seal_key != seal_key):
         return _other_seal_key(entry) if _takes_deltas(capability) or as_model else _no_deltas(entry)
     return None if _takes_deltas(capability) or as_model else _no_deltas(entry)

@@ -12,7 +12,7 @@ from dafne_dante.errors import ServerAnswerError, SettingsError, StorageError
 from dafne_dante.federation.client import FederationClient, PendingUpload
 from dafne_dante.federation.shelf import Shelf
 
-__all__ = ["Depot", "FolderDepot", "HttpDepot"]
+__all__ = ["Depot", "FolderDepot", "HttpDepot", "server_root"]
 
 
 class Depot(Protocol):
@@ -82,10 +82,7 @@ class FolderDepot:
     """
 
     def __init__(self, folder: Path, model_type: str) -> None:
-        root = folder if (folder / "models").is_dir() else folder.parent
-        if not folder.is_dir() or (root != folder and folder.name != "models"):
-            raise SettingsError("expected a server's folder with `models` in it, or that folder itself; check --folder")
-        self._shelf, self._type = Shelf(root), model_type
+        self._shelf, self._type = Shelf(server_root(folder)), model_type
         if not self._shelf.has_type(model_type):
             raise SettingsError(f"expected the type {model_type} in the folder, found none of that name; check --type")
 
@@ -121,6 +118,26 @@ class FolderDepot:
     def put_card(self, version: str, as_json: str, as_markdown: str) -> None:
         """Write `<version>.card.json` and `<version>.card.md` beside the version."""
         self._shelf.put_card(self._type, version, as_json, as_markdown)
+
+
+def server_root(folder: Path) -> Path:
+    """The folder whose `models` holds the types, given that or `models` itself, as FolderDepot; nothing is made.
+
+    Raises:
+        SettingsError: neither is there.
+    """
+    if folder.is_dir():
+        inner = folder / "models"
+        # A folder `models` that lies in `models` and holds no type is none, or a type of that name.
+        if inner.is_dir() and (folder.name != "models" or any(map(_is_type, inner.iterdir()))):
+            return folder
+        if folder.name == "models":
+            return folder.parent
+    raise SettingsError("expected a server's folder with `models` in it, or that folder itself; check --folder")
+
+
+def _is_type(folder: Path) -> bool:
+    return folder.name != "uploads" and ((folder / "model.json").is_file() or any(folder.glob("*.model")))
 
 
 def _copy(source: Path | None, destination: Path) -> Path:

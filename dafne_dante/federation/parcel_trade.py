@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 _PACKED = "packed"
+_NO_DELTAS = "no-deltas"
 _NO_NAME = re.compile(r"[^A-Za-z0-9-]+")
 
 
@@ -76,13 +77,21 @@ def pack_model(
 def pack_outbox(outbox: Outbox, server: str, to: Path, key: Ed25519PrivateKey, *, seal_key: str = "") -> Content:
     """Pack every update that waits for `server`, sealed to `seal_key` where one is pinned; they stay in the outbox.
 
+    What waits because its type takes no deltas is left out: whoever imported it would block a stock merger.
+
     Raises:
         DeltaError: none waits that could be packed.
         StorageError: the disk or the stick refuses.
     """
     address = checked_address(server)
     waiting = [one for one in outbox.entries(finished=False) if one.state == "waiting" and one.server == address]
-    found = [(entry, file) for entry in waiting if (file := outbox.file_of(entry)) is not None]
+    meant = [entry for entry in waiting if entry.why != _NO_DELTAS]
+    found = [(entry, file) for entry in meant if (file := outbox.file_of(entry)) is not None]
+    if not found and len(meant) < len(waiting):
+        raise DeltaError(
+            "expected an update whose type takes deltas, found only such as take none; ask the operator, and if that "
+            "has changed: dafne-dante outbox retry --all"
+        )
     if not found:
         raise DeltaError("expected an update that waits for that server, found none; see dafne-dante outbox list")
     return _pack(outbox, found, to, key, seal_key)

@@ -54,6 +54,7 @@ __all__ = [
     "dispatch_for",
     "recover",
     "settle_dead",
+    "takes_deltas",
 ]
 
 _DELTA_VERSION = 1
@@ -159,7 +160,7 @@ class Dispatcher:
             capability = self.client.model_info(entry.model_type).capability
         except TransportError as error:
             return self._stays(entry, judge(error, uploading=False), error)
-        as_model = entry.kind == "delta" and not _takes_deltas(capability) and self.full_models is not None
+        as_model = entry.kind == "delta" and not takes_deltas(capability) and self.full_models is not None
         path = self.outbox.file_of(entry)
         obstacle = _obstacle(entry, capability, self.seal_key, as_model=as_model)
         if obstacle or path is None:
@@ -294,7 +295,8 @@ def _no_deltas(entry: Entry) -> tuple[Verdict, DanteError]:
     return Verdict("not-arrived", "no-deltas", text), TransportError(text)
 
 
-def _takes_deltas(capability: Capability | None) -> bool:
+def takes_deltas(capability: Capability | None) -> bool:
+    """Whether a type says that its operator takes deltas of the version that is written here."""
     return capability is not None and capability.delta >= _DELTA_VERSION
 
 
@@ -303,8 +305,8 @@ def _obstacle(
 ) -> tuple[Verdict, DanteError] | None:
     """Why an update does not go to a type that says so of itself; None when it may."""
     if seal_key and (capability is None or capability.seal_key != seal_key):
-        return _other_seal_key(entry) if _takes_deltas(capability) or as_model else _no_deltas(entry)
-    return None if _takes_deltas(capability) or as_model else _no_deltas(entry)
+        return _other_seal_key(entry) if takes_deltas(capability) or as_model else _no_deltas(entry)
+    return None if takes_deltas(capability) or as_model else _no_deltas(entry)
 
 
 def _form_facts(path: Path, *, sealed: bool, as_model: bool) -> dict[str, Any]:

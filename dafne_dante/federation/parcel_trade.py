@@ -118,7 +118,9 @@ def _pack(
         items = [_item(entry, file) for (entry, _), file in zip(found, files, strict=True)]
         content = new_content("updates", found[0][0].server, items)
         for (entry, _), item in zip(found, items, strict=True):
-            more = {"kind": entry.kind, "trigger": entry.trigger, "open_sha256": entry.sha256}
+            more = {"kind": entry.kind, "trigger": entry.trigger}
+            # What is packed may be a sealed copy; this is the digest of the file that stays in the outbox.
+            more |= {"open_sha256": entry.sha256} if entry.sha256 != item.sha256 else {}
             more |= {"withdraws": entry.withdraws} if entry.withdraws else {}
             outbox.remember(outbox.audit.append(_PACKED, {**_facts(item, content), **more}))
         write_parcel(to, content, files, key)

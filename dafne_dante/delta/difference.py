@@ -11,6 +11,7 @@ argument of any function here is written to.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, prod, sqrt
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from dafne_dante.models.known_weights import KnownWeights
 from dafne_dante.types import Weights
 
 __all__ = [
+    "Precision",
     "WeightUpdate",
     "apply_updates",
     "check_fit",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _NORM_PIECE = 1 << 14
+Precision = Literal["auto", "float16", "float32"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +48,12 @@ class WeightUpdate:
     Attributes:
         weight: state-dict name.
         value: dW in the weight's shape (O, I, *kernel), or the factors of it; floating point, on the CPU.
+        precision: the coarsest encoding that it may be stored in (precision.py); "auto" for any.
     """
 
     weight: str
     value: Tensor | LowRank
+    precision: Precision = "auto"
 
 
 def take_difference(base: Weights, tuned: Weights, factors: Mapping[str, LowRank]) -> tuple[WeightUpdate, ...]:

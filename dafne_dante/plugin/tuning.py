@@ -9,8 +9,9 @@ Invariants
 - With several folds each is trained and measured by itself. They decide how many epochs and which step; a last
   training then learns from all cases, for so many epochs of the same schedule.
 - What is sent is as small as it may be: each weight's update at the lowest rank whose residual (`delta.compression`) is
-  allowed, and the largest residual is allowed with which Dice on windows of the held-out cases falls by 0.002 at most.
-  Where int8 alone costs more than that, it is stored in float16, and where that does, in float32.
+  allowed, and the largest residual is allowed up to which Dice on windows of the held-out cases stays within 0.002, up
+  or down: on few cases a change for the better is as much a sign of another model as one for the worse.
+  Where int8 alone changes more than that, it is stored in float16, and where that does, in float32.
 - What earlier updates of this site left out is taken along (`delta.carried`) where it costs no Dice; with noise never.
 - What is measured is the base plus the update as it would be sent, noise included; the improved model that stays is
   without noise.
@@ -19,6 +20,7 @@ Invariants
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,8 +68,9 @@ class _Form(NamedTuple):
         return tuple(replace(update, precision=self.precision) for update in updates)
 
 
-_FORMS = (*map(_Form, (0.3, 0.2, 0.1, 0.05, 0.0)), _Form(0.0, "float16"), _Form(0.0, "float32"))
-"""Smallest first; the last loses nothing."""
+_EXACT = _Form(0.0, "float32")
+_FORMS = (_Form(0.0, "float16"), *map(_Form, (0.0, 0.05, 0.1, 0.2, 0.3)))
+"""The smaller, the later."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,13 +272,14 @@ def _form_allowed(
     *,
     whole: float,
 ) -> _Form:
-    """The smallest form that costs no more than is tolerated of the Dice of the whole, the mean over the folds."""
+    """The smallest form up to which the Dice of the whole, the mean over the folds, changes no more than tolerated."""
 
     def dice(form: _Form) -> float:
         sent = [updates_as_sent(form.stored(compressed(updates, form.residual))) for updates in kept]
         return float(np.mean([measure(updates) for measure, updates in zip(measures, sent, strict=True)]))
 
-    return next((form for form in _FORMS[:-1] if dice(form) >= whole - _DICE_TOLERANCE), _FORMS[-1])
+    within = takewhile(lambda form: abs(dice(form) - whole) <= _DICE_TOLERANCE, _FORMS)
+    return next(reversed(list(within)), _EXACT)
 
 
 def _best_step(scores: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -42,7 +42,7 @@ class FolderClient(FakeClient):
         self.folder, self.loses_answers = folder, loses_answers
         folder.mkdir(exist_ok=True)
 
-    def upload(self, model_type, path, dice):
+    def upload(self, model_type, path, dice, progress=None):
         name = f"{len(list(self.folder.iterdir()))}"
         try:
             shutil.copyfile(path, self.folder / f"{name}.part")

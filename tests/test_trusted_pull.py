@@ -154,8 +154,8 @@ class Slow:
     def model_info(self, model_type):
         return self.client.model_info(model_type)
 
-    def download_model(self, model_type, version, destination):
-        found = self.client.download_model(model_type, version, destination)
+    def download_model(self, model_type, version, destination, progress=None):
+        found = self.client.download_model(model_type, version, destination, progress)
         self.asked.set()
         assert self.go.wait(60)
         return found

@@ -119,8 +119,10 @@ def _existing() -> "Outbox":
 def _dispatcher(settings: Settings, found: "Outbox", server: str) -> "Dispatcher":
     from dafne_dante.federation.client import connect
     from dafne_dante.federation.sending import dispatch_for
+    from dafne_dante.federation.telling import told_in_megabytes
 
-    return dispatch_for(settings, found, connect(settings, server), server or settings.server)
+    progress = told_in_megabytes(say, "sending")
+    return dispatch_for(settings, found, connect(settings, server), server or settings.server, progress=progress)
 
 
 def _report(tried: "list[Tried]", *, as_json: bool) -> None:

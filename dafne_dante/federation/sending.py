@@ -42,6 +42,7 @@ from dafne_dante.federation.outbox_states import Entry, Patience, begin, is_due
 from dafne_dante.federation.pulling import Downloads
 from dafne_dante.federation.route import checked_address
 from dafne_dante.federation.sealed_copy import leaving_file
+from dafne_dante.federation.transport import Progress
 from dafne_dante.federation.verdicts import ARRIVED, Verdict, judge, settle, verdict_of_record
 
 __all__ = [
@@ -67,7 +68,7 @@ class Uploads(Protocol):
     def model_info(self, model_type: str) -> ModelInfo:
         """What the server says about a type."""
 
-    def upload(self, model_type: str, path: Path, dice: float) -> None:
+    def upload(self, model_type: str, path: Path, dice: float, progress: Progress | None = None) -> None:
         """Send a file; UploadUnknownError when it may have arrived."""
 
 
@@ -103,6 +104,7 @@ class Dispatcher:
         mark: of the settings, see `outbox.settings_mark`: what is held under others is tried again.
         patience, draw: pauses after failures; `draw` is uniform in [0, 1).
         wait_s: how long to wait for another process that is sending.
+        progress: is told the bytes of an update that left and the bytes in all.
     """
 
     outbox: Outbox
@@ -114,6 +116,7 @@ class Dispatcher:
     patience: Patience = field(default_factory=Patience)
     draw: Callable[[], float] = randomness.random
     wait_s: float = 0.0
+    progress: Progress | None = None
 
     def send_one(self, update_id: str) -> Tried:
         """Try one update now, whether it is due or not; what has arrived or ended is left as it is.
@@ -185,7 +188,7 @@ class Dispatcher:
         self.outbox.audit.append("leaving", {**_facts(entry), **form})
         verdict, failure = ARRIVED, None
         try:
-            self.client.upload(entry.model_type, path, entry.dice)
+            self.client.upload(entry.model_type, path, entry.dice, self.progress)
         except (TransportError, StorageError) as error:
             verdict, failure = judge(error, uploading=True), error
         verdict = _once_only(verdict) if _FULL_MODEL in form else verdict
@@ -201,7 +204,13 @@ class Dispatcher:
 
 
 def dispatch_for(
-    settings: Settings, outbox: Outbox, client: SiteClient, server: str, *, wait_s: float = 0.0
+    settings: Settings,
+    outbox: Outbox,
+    client: SiteClient,
+    server: str,
+    *,
+    wait_s: float = 0.0,
+    progress: Progress | None = None,
 ) -> Dispatcher:
     """What sends a site's outbox to `server` by `client`, which must be a client of that server."""
     address = checked_address(server)
@@ -213,6 +222,7 @@ def dispatch_for(
         settings.seal_key,
         FullModelRoute(client, settings, address) if settings.allow_full_model else None,
         wait_s=wait_s,
+        progress=progress,
     )
 
 

@@ -21,10 +21,13 @@ from pathlib import Path
 
 from crashing import DONE, ENDS, MODES, NOT_REACHED, attempt
 from crashing_seams import UnderPython, UnderTheCLibrary
+from deltas import KEY, TRUSTED
 from outboxes import SERVER, FakeClient, Place, delta
 
 from dafne_dante.delta.envelope import open_envelope
 from dafne_dante.errors import UploadUnknownError
+from dafne_dante.federation.withdrawal import is_withdrawal, open_withdrawal
+from dafne_dante.federation.withdrawing import begin_withdrawal
 
 DAY_S = 86_400.0
 DELTAS = {number: delta(number) for number in (1, 2)}
@@ -39,7 +42,7 @@ class FolderClient(FakeClient):
         self.folder, self.loses_answers = folder, loses_answers
         folder.mkdir(exist_ok=True)
 
-    def upload(self, model_type, path, dice):
+    def upload(self, model_type, path, dice, progress=None):
         name = f"{len(list(self.folder.iterdir()))}"
         try:
             shutil.copyfile(path, self.folder / f"{name}.part")
@@ -118,6 +121,11 @@ def cancel(root):
     place_in(root).outbox.cancel(IDS[1])
 
 
+def withdraw(root):
+    begin_withdrawal(place_in(root).outbox, IDS[1], KEY)
+    send(root)
+
+
 def retry_and_send(root):
     place_in(root).outbox.retry(IDS[1])
     send(root)
@@ -132,6 +140,7 @@ SCENARIOS = {
     "recover": (one_torn, send_one, (1,)),
     "cancel": (one_queued, cancel, ()),
     "retry": (one_lost, retry_and_send, (1,)),
+    "withdraw": (one_lost, withdraw, ()),
 }
 
 
@@ -157,20 +166,34 @@ def go_on(root, numbers):
 def check(root, name, numbers, ended):
     outbox, before = go_on(root, numbers)
     states = {entry.update_id: entry.state for entry in outbox.entries()}
-    arrived = [path.read_bytes() for path in sorted((root / "server").glob("*.model"))]
+    everything = [path.read_bytes() for path in sorted((root / "server").glob("*.model"))]
+    arrived = [content for content in everything if not is_withdrawal(content)]
     merged = {open_envelope(content, trusted_keys=None).manifest.update_id: content for content in arrived}
     expected = {IDS[number]: DELTAS[number] for number in numbers}
     if name == "cancel":
         assert ended != DONE or not merged
         assert merged == {} if states[IDS[1]] == "cancelled" else merged == {IDS[1]: DELTAS[1]}
+    elif name == "withdraw":
+        check_withdrawn(outbox, states[IDS[1]], [one for one in everything if is_withdrawal(one)], ended)
     else:
         assert merged == expected
         assert set(states.values()) == {"sent"}
     assert set(arrived) <= set(DELTAS.values()), "no upload is other bytes than those that were queued"
     assert len(arrived) <= len(merged) + 2
     assert place_in(root).files() == []
-    check_log(outbox, arrived)
+    check_log(outbox, everything)
     return before
+
+
+def check_withdrawn(outbox, state, withdrawals, ended):
+    """Cancelled and withdrawn, or neither; whoever was told that it is done finds it done."""
+    assert state in ("cancelled", "sent") and (state == "cancelled" or ended != DONE)
+    assert bool(withdrawals) == (state == "cancelled"), "what is cancelled after it may have left is withdrawn"
+    told = {open_withdrawal(one, trusted_keys=TRUSTED, model_type="Leg").update_id for one in withdrawals}
+    assert told <= {IDS[1]} and len(withdrawals) <= 3
+    kinds = Counter(entry.kind for entry in outbox.entries())
+    assert kinds["withdrawal"] == (state == "cancelled"), "one withdrawal, however often it was tried"
+    assert not outbox.entries(finished=False)
 
 
 def check_log(outbox, arrived):

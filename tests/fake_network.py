@@ -1,5 +1,6 @@
 """What lies between a hospital and a server, on this machine: certificate authorities and a proxy."""
 
+import contextlib
 import datetime
 import ipaddress
 import select
@@ -72,22 +73,29 @@ class Authority:
 class FakeProxy:
     """A proxy on this machine; every tunnel ends at `port` here, whatever host was asked for.
 
-    `status`: what CONNECT is answered with; `word`: the Proxy-Authorization without which that is 407. `asked` holds
-    the hosts, `heard` everything else that came in readable form.
+    `status`: what CONNECT is answered with; `word`: the Proxy-Authorization without which that is 407; `drips`: the
+    answer comes byte by byte and never ends. `asked` holds the hosts, `heard` everything else that came in readable
+    form.
     """
 
-    def __init__(self, port, *, status=200, word=None):
-        self.asked, self.heard = [], []
+    def __init__(self, port, *, status=200, word=None, drips=False):
+        self.asked, self.heard, self._over = [], [], threading.Event()
         proxy = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self):
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who has had enough of drops
+                    self._answer()
+
+            def _answer(self):
                 lines = []
                 while (line := self.rfile.readline().strip()) != b"":
                     lines.append(line.decode())
                 proxy.heard += lines
                 proxy.asked.append(lines[0].split()[1])
                 given = [line.partition(": ")[2] for line in lines if line.startswith("Proxy-Authorization: ")]
+                while drips and not proxy._over.wait(0.02):
+                    self.wfile.write(b"x")
                 answered = 407 if word is not None and given != [word] else status
                 self.wfile.write(f"HTTP/1.1 {answered} told\r\nContent-Length: 0\r\n\r\n".encode())
                 if answered == 200:
@@ -118,6 +126,7 @@ class FakeProxy:
         return self
 
     def __exit__(self, *raised):
+        self._over.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

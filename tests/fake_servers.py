@@ -3,7 +3,18 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-__all__ = ["FakeServer", "answer", "drip", "drip_chunks", "hang", "hang_up", "redirect"]
+__all__ = [
+    "FakeServer",
+    "answer",
+    "drip",
+    "drip_chunks",
+    "drip_headers",
+    "drip_lengths",
+    "endless_100",
+    "hang",
+    "hang_up",
+    "redirect",
+]
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -116,6 +127,40 @@ def drip_chunks(seconds):
         handler.end_headers()
         while not handler.over.wait(seconds):
             handler.wfile.write(b"1\r\n \r\n")
+
+    return step
+
+
+def drip_headers(seconds):
+    """One byte at a time of a header that never ends."""
+
+    def step(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+        while not handler.over.wait(seconds):
+            handler.wfile.write(b"x")
+
+    return step
+
+
+def drip_lengths(seconds):
+    """One digit at a time of the length of a chunk."""
+
+    def step(handler):
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        while not handler.over.wait(seconds):
+            handler.wfile.write(b"0")
+
+    return step
+
+
+def endless_100(seconds):
+    """`100 Continue` for ever."""
+
+    def step(handler):
+        while not handler.over.wait(seconds):
+            handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     return step
 

@@ -45,7 +45,7 @@ class FakeClient:
             raise error
         return ModelInfo("1", ("1",), {}, Capability(1, seal_key=self.seal_key) if self.takes_deltas else None)
 
-    def upload(self, model_type, path, dice):
+    def upload(self, model_type, path, dice, progress=None):
         self.calls.append(("upload", model_type, dice))
         error = self.sent.pop(0) if self.sent else None
         if error is None or self.keeps:

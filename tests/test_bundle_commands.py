@@ -1,9 +1,12 @@
 """A site without a network, its operator, and a stick between them, by command line."""
 
 import json
+from functools import partial
 
 import pytest
 from deltas import OTHER_KEY
+from fake_dafne import FakePhp
+from fake_servers import FakeServer
 from outboxes import delta
 from test_running import free_port
 from test_trusted import other_weights, signed
@@ -12,6 +15,8 @@ from dafne_dante.config import Settings, load_settings, write_settings
 from dafne_dante.delta.signing import create_signing_key, ensure_signing_key, public_key_text, trust_key
 from dafne_dante.federation.accounts import Accounts
 from dafne_dante.federation.outbox import open_outbox
+from dafne_dante.federation.outbox_states import wait
+from dafne_dante.federation.parcel import open_parcel
 from dafne_dante.federation.running import RunningServer
 from dafne_dante.federation.shelf import Shelf
 from dafne_dante.models.file import read_model, write_model
@@ -116,7 +121,7 @@ def test_an_operator_s_machine_brings_them_from_the_stick_to_a_server_over_http(
         stick.outbox().queue(delta(number, model_type=TYPE), server=SERVER, dice=0.75, trigger="nightly")
     bundle, receipt = stick.root / "updates.bundle", stick.root / "receipt"
     assert stick.run("site", "export", "--outbox", "--to", bundle)[0] == 0
-    key = Accounts(stick.root / "server").add_user("carrier", upload=[TYPE])
+    key = Accounts(stick.root / "server").add_user("carrier", access=[TYPE])
     write_settings(Settings(folder=stick.root / "operator", server=SERVER, api_key=key, retries=0, timeout_s=20.0))
     code, _, err = stick.run("operator", "import", bundle, "--server", f"http://127.0.0.1:{free_port()}/")
     assert code == 1 and "no answer" in err
@@ -131,8 +136,72 @@ def test_an_operator_s_machine_brings_them_from_the_stick_to_a_server_over_http(
     assert len(stick.run("site", "import", receipt)[1]["sent"]) == 2
 
 
+def updates_bundle(stick, number=1):
+    pin(stick)
+    trust_key(stick.root / "operator", public_key_text(stick.key("site")), "Hospital B")
+    stick.outbox().queue(delta(number, model_type=TYPE), server=SERVER, dice=0.75, trigger="nightly")
+    assert stick.run("site", "export", "--outbox", "--to", stick.root / "updates.bundle")[0] == 0
+    return stick.root / "updates.bundle"
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["as it is", "with an empty folder `models` in it"])
+def test_the_models_folder_of_the_fastapi_server_is_used_and_stays_as_it_is(stick, damaged):
+    """Given as --folder db/models; another release had left an empty folder in it."""
+    bundle = updates_bundle(stick)
+    (stick.root / "server").rename(stick.root / "db")
+    models = stick.root / "db" / "models"
+    if damaged:
+        (models / "models").mkdir()
+    before = sorted(path.relative_to(models) for path in models.rglob("*"))
+    words = ("export", "--global", TYPE, "--folder", models, "--to", stick.root / "model.bundle")
+    code, _, err = stick.run("operator", *words)
+    assert code == 0, err
+    assert sorted(path.relative_to(models) for path in models.rglob("*")) == before
+    assert stick.import_model()[0] == 0
+    assert stick.run("operator", "import", bundle, "--folder", models)[0] == 0
+    [upload] = list((models / TYPE / "uploads").iterdir())
+    assert upload.read_bytes() == delta(1, model_type=TYPE)
+
+
+def test_a_folder_that_is_no_server_s_is_refused_and_stays_empty(stick):
+    bundle, empty = updates_bundle(stick), stick.root / "empty"
+    empty.mkdir()
+    for words in (("export", "--global", TYPE, "--to", stick.root / "m"), ("import", bundle)):
+        code, _, err = stick.run("operator", *words, "--folder", empty)
+        assert (code, "check --folder" in err) == (1, True)
+    assert list(empty.iterdir()) == []
+
+
+def test_a_type_that_takes_no_deltas_gets_none_by_stick_either(stick):
+    """A delta in the queue of a stock merger would stay first for ever."""
+    bundle = updates_bundle(stick)
+    stick.shelf.add_type(TYPE, {"categories": ["a"]})
+    code, _, err = stick.run("operator", "import", bundle, "--folder", stick.root / "server")
+    assert (code, "does not say so" in err) == (1, True)
+    assert stick.shelf.uploads(TYPE) == []
+    stock = FakePhp()
+    with FakeServer(stock) as server:
+        write_settings(Settings(folder=stick.root / "operator", server=SERVER, api_key="k", retries=0))
+        words = ("import", bundle, "--server", server.url)
+        code, _, err = stick.run("operator", *words)
+        assert (code, "does not say so" in err, stock.kept) == (1, True, {})
+        stock.info["dafne_dante"] = {"delta": 1}
+        assert stick.run("operator", *words)[0] == 0
+    assert list(stock.kept.values()) == [delta(1, model_type=TYPE)]
+
+
+def test_what_waits_for_a_type_that_takes_no_deltas_is_not_packed(stick):
+    updates_bundle(stick)
+    outbox, [first] = stick.outbox(), stick.outbox().entries()
+    outbox.change(first.update_id, partial(wait, why="no-deltas", pause_s=60.0, doubtful=False))
+    code, _, err = stick.run("site", "export", "--outbox", "--to", stick.root / "b")
+    assert (code, "outbox retry" in err) == (1, True)
+    second = outbox.queue(delta(2, model_type=TYPE), server=SERVER, dice=0.75, trigger="nightly")
+    assert stick.run("site", "export", "--outbox", "--to", stick.root / "b")[0] == 0
+    assert [item.name for item in open_parcel(stick.root / "b").content.items] == [second.update_id]
+
+
 def test_a_receipt_by_a_stranger_closes_nothing(stick):
-    from dafne_dante.federation.parcel import open_parcel
     from dafne_dante.federation.parcel_trade import write_receipt
 
     stick.outbox().queue(delta(1, model_type=TYPE), server=SERVER, dice=0.75, trigger="nightly")

@@ -137,7 +137,7 @@ def test_a_lost_answer_is_not_followed_by_a_second_one(site):
                 client.upload,
             )
 
-        def upload(self, model_type, path, dice):
+        def upload(self, model_type, path, dice, progress=None):
             self.upload_really(model_type, path, dice)
             raise UploadUnknownError("the answer is lost")
 

@@ -12,6 +12,7 @@ from test_operator import HEAD, TYPE
 
 from dafne_dante.delta.signing import ensure_signing_key, public_key_text
 from dafne_dante.errors import AccessDeniedError, ServerAnswerError, TransportError
+from dafne_dante.federation.adopting import adopt_version
 from dafne_dante.federation.client import FederationClient
 from dafne_dante.federation.depot import HttpDepot
 from dafne_dante.federation.model_signature import read_signature
@@ -28,6 +29,7 @@ class Php:
     def __init__(self, root, **limits):
         self.operator = QuickOperator(root)
         ensure_signing_key(self.operator.settings.folder)
+        adopt_version(self.operator.depot, TYPE, self.operator.first, self.operator.settings)
         seconds = itertools.count(FIRST_SECOND)
         first = (root / "first.model").read_bytes()
         capability = {"dafne_dante": {"delta": 1.0}, "categories": ["a"]}

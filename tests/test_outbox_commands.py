@@ -1,6 +1,7 @@
 """The commands outbox and audit, against a real server: what a person in IT sees, and exit codes."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from outboxes import delta
 
 from dafne_dante.config import Settings, load_settings, write_settings
 from dafne_dante.delta.difference import WeightUpdate
+from dafne_dante.delta.sealing import create_seal_key
 from dafne_dante.federation.outbox import open_outbox
 
 
@@ -138,6 +140,28 @@ def test_cancelled_is_cancelled(site):
     assert site.deltas() == []
 
 
+def test_what_was_never_tried_is_to_be_tried_now(site):
+    entry = site.queue()
+    assert site.run("outbox", "show", entry.update_id)[1]["next_try"] == "now"
+    assert "(next try now)" in site.command("outbox", "list")[1]
+    site.set_up(server="http://127.0.0.1:9/", api_key="x")
+    site.run("outbox", "cancel", entry.update_id)
+    other = site.outbox.queue(delta(2, model_type=site.type), server="http://127.0.0.1:9/", dice=0.5, trigger="nightly")
+    site.run("outbox", "send")
+    assert site.run("outbox", "show", other.update_id)[1]["next_try"].startswith("20")
+
+
+def test_cancelling_what_was_packed_says_how_to_take_it_back(site, tmp_path):
+    entry = site.queue()
+    words = ("bundle", "export", "--outbox", "--server", site.federation.url, "--to", tmp_path / "b")
+    assert site.run(*words)[0] == 0
+    code, answer, err = site.run("outbox", "cancel", entry.update_id)
+    assert (code, answer["state"]) == (0, "cancelled")
+    assert f"it was packed into a bundle; if that is handed over: dafne-dante withdraw {entry.update_id}" in err
+    code, _, err = site.run("outbox", "cancel", site.queue(2).update_id)
+    assert (code, "packed" in err) == (0, False)
+
+
 def test_another_server_gets_neither_the_update_nor_the_key(site):
     entry = site.queue()
     site.set_up(server="http://127.0.0.1:9/")
@@ -145,6 +169,49 @@ def test_another_server_gets_neither_the_update_nor_the_key(site):
     code, answer, err = site.run("outbox", "retry", entry.update_id)
     assert (code, site.federation.url in err, answer["updates"][0]["state"]) == (1, True, "waiting")
     assert site.run("outbox", "retry", entry.update_id, "--server", site.federation.url)[1]["sent"] == 1
+
+
+def test_the_text_of_the_log_says_what_left_by_stick_and_which_bytes_left_sealed(site, tmp_path):
+    key = create_seal_key(tmp_path / "operator")
+    site.federation.shelf.add_type(site.type, {"dafne_dante": {"delta": 1, "seal_key": key}})
+    site.set_up(seal_key=key)
+    entry = site.queue()
+    words = ("bundle", "export", "--outbox", "--server", site.federation.url, "--to", tmp_path / "b")
+    assert site.run(*words)[0] == 0
+    packed = site.run("audit", "show")[1]["records"][-1]
+    [line] = site.command("audit", "show")[1].splitlines()
+    for told in (entry.update_id[:8], packed["sha256"], entry.sha256, "nightly", packed["bundle"], site.type, "delta"):
+        assert told in line
+    assert packed["sha256"] != entry.sha256
+    site.run("outbox", "send")
+    leaving = site.run("audit", "show")[1]["records"][-2]
+    line = site.command("audit", "show")[1].splitlines()[-2]
+    for told in (entry.sha256, leaving["sealed_sha256"], f"{leaving['sealed_bytes']} bytes", "sealed"):
+        assert told in line
+
+
+EVENTS = {
+    "leaving": {"attempt": 1, "kind": "delta", "trigger": "nightly", "full_model_sha256": "f" * 64},
+    "outcome": {"attempt": 1, "outcome": "arrived"},
+    "packed": {"bundle": "b-1", "trigger": "nightly", "withdraws": "u-0"},
+    "receipt": {"bundle": "b-1"},
+    "handed-over": {"bundle": "b-1"},
+    "cancelled": {"attempts": 3},
+    "withdrawing": {"model_type": "Leg"},
+    "withdrawn": {"model_type": "Leg", "outcome": "arrived"},
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_no_event_is_bare_and_every_one_is_in_the_documentation(site, event):
+    facts = {"update_id": "abcdef0123", "to": "https://a.example/", "sha256": "a" * 64, "bytes": 9}
+    site.outbox.audit.append(event, {**facts, **EVENTS[event]})
+    line = site.command("audit", "show")[1]
+    assert "update abcdef01" in line
+    for fact, value in EVENTS[event].items():
+        assert fact in ("kind",) or str(value) in line
+    documentation = (Path(__file__).parent.parent / "docs" / "outbox.md").read_text(encoding="utf-8")
+    assert f"`{event}`" in documentation
 
 
 def test_verify_names_the_line_that_somebody_changed(site):

@@ -8,7 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_servers import FakeServer, answer, drip, drip_chunks, hang, hang_up, redirect
+from fake_servers import (
+    FakeServer,
+    answer,
+    drip,
+    drip_chunks,
+    drip_headers,
+    drip_lengths,
+    endless_100,
+    hang,
+    hang_up,
+    redirect,
+)
 
 from dafne_dante.errors import (
     AccessDeniedError,
@@ -220,7 +231,18 @@ def test_a_redirect_is_not_followed(way, status, tmp_path):
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("step", [hang, drip(0.02), drip_chunks(0.02)], ids=["hang", "drip", "drip in chunks"])
+SLOW = {
+    "hang": hang,
+    "drip": drip(0.02),
+    "drip in chunks": drip_chunks(0.02),
+    "drip the headers": drip_headers(0.02),
+    "drip the length of a chunk": drip_lengths(0.02),
+    "continue for ever": endless_100(0.02),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("step", SLOW.values(), ids=SLOW)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_server_that_is_too_slow_is_given_up_in_time(step, way, tmp_path):
     tries = 1 if way == "send" else 3

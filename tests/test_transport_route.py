@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fake_network import Authority, FakeProxy
-from fake_servers import FakeServer, answer
+from fake_servers import FakeServer, answer, drip, drip_headers
 
 import dafne_dante
 from dafne_dante.config import Settings
@@ -50,10 +50,10 @@ def server(authority):
         yield made
 
 
-def ask(url, route, pauses=None):
+def ask(url, route, pauses=None, timeout_s=5.0):
     pauses = [] if pauses is None else pauses
     retrying = Retrying(RetryPlan(retries=2), pause=pauses.append)
-    return HttpTransport(url, KEY, timeout_s=5.0, retrying=retrying, route=route).ask("info_model", {})
+    return HttpTransport(url, KEY, timeout_s=timeout_s, retrying=retrying, route=route).ask("info_model", {})
 
 
 def test_a_server_is_trusted_by_the_certificates_of_the_settings(server, authority):
@@ -166,6 +166,24 @@ def test_a_proxy_that_is_down_is_told(authority):
     with pytest.raises(ServerUnreachableError, match="no answer from the proxy") as raised:
         ask(FAR, find_route(FAR, ca_bundle=authority.path, proxy=url))
     assert "hidden" not in str(raised.value)
+
+
+@pytest.mark.timeout(60)
+def test_a_proxy_that_drips_its_answer_is_given_up(authority):
+    with FakeProxy(1, drips=True) as proxy, pytest.raises(ServerUnreachableError):
+        ask(FAR, find_route(FAR, ca_bundle=authority.path, proxy=proxy.url()), timeout_s=0.3)
+    assert proxy.asked == ["federation.example:443"] * 3
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("step", [drip(0.02), drip_headers(0.02)], ids=["the body", "the headers"])
+def test_a_server_that_drips_is_given_up_over_tls_too(authority, step):
+    with (
+        FakeServer(step, context=authority.context("127.0.0.1")) as server,
+        pytest.raises(ServerUnreachableError),
+    ):
+        ask(server.url, find_route(server.url, ca_bundle=authority.path), timeout_s=0.3)
+    assert len(server.requests) == 3
 
 
 def test_a_proxy_that_opens_tls_is_recognised_by_its_issuer(authority, box):

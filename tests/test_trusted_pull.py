@@ -1,6 +1,7 @@
 """Pulling a global model from a real server that does what it should not, and the commands around pins."""
 
 import json
+import threading
 
 import pytest
 from federations import Federation
@@ -11,6 +12,7 @@ from dafne_dante.delta.signing import fingerprint, public_key_text
 from dafne_dante.errors import SettingsError, TrustError
 from dafne_dante.federation.model_signature import without_signature
 from dafne_dante.federation.pins import PinFile, Place
+from dafne_dante.federation.pulling import pull_newest
 from dafne_dante.federation.trusted import Pin
 from dafne_dante.models.file import write_model
 from dafne_dante.plugin.base_model import base_from_server
@@ -99,6 +101,92 @@ def test_pins_by_command(tmp_path, command):
     code, _, err = command("keys", "unpin", TYPE)
     assert code != 0
     assert "found none" in err
+
+
+@pytest.mark.parametrize("place", [TYPE, ""])
+def test_pinning_the_same_key_again_brings_no_old_model_back(site, command, place, monkeypatch):
+    monkeypatch.setenv("DAFNE_DANTE_CONFIG", str(site.folder))
+    site.publish(signed(7))
+    site.pull()
+    assert command("keys", "pin", place, public_key_text(KEY), "--server", site.server)[0] == 0
+    assert (site.pin().origin, site.pin().number) == ("beforehand", 7)
+    site.publish(signed(6))
+    with pytest.raises(TrustError, match="release 6, which was replaced"):
+        site.pull()
+
+
+def test_a_key_for_the_whole_server_replaces_what_was_first_seen(site):
+    site.publish(signed(7))
+    site.pull()
+    pins = PinFile(site.folder)
+    pins.pin(Place(site.server), public_key_text(OTHER))
+    with pytest.raises(TrustError, match="by telephone which key is theirs"):
+        site.pull()
+    site.publish(signed(1, key=OTHER))
+    assert "pinned beforehand" in site.pull().trust
+    pins.pin(Place(site.server), public_key_text(KEY))  # the operator's newest key, which this type follows
+    site.publish(signed(8))
+    assert "release 8" in site.pull().trust
+
+
+def test_a_first_use_pin_that_lies_beside_a_server_s_pin_gives_way(tmp_path):
+    pins, place = PinFile(tmp_path), Place("https://a.example/", TYPE)
+    pins.put(place, Pin(public_key_text(OTHER), "first use", 3, "a" * 64))
+    pins.put(Place(place.server), Pin(public_key_text(KEY)))
+    assert pins.find(place) == Pin(public_key_text(KEY))
+
+
+def test_a_type_that_a_person_pinned_keeps_its_key(tmp_path):
+    pins, place = PinFile(tmp_path), Place("https://a.example/", TYPE)
+    pins.pin(place, public_key_text(OTHER))
+    pins.pin(Place(place.server), public_key_text(KEY))
+    assert pins.find(place) == Pin(public_key_text(OTHER))
+    assert pins.find(Place(place.server, "Leg")) == Pin(public_key_text(KEY))
+    assert pins.find(Place("https://b.example/", "Leg")) == Pin()
+
+
+class Slow:
+    """The site's client, whose download ends when it is told to."""
+
+    def __init__(self, client):
+        self.client, self.asked, self.go = client, threading.Event(), threading.Event()
+
+    def model_info(self, model_type):
+        return self.client.model_info(model_type)
+
+    def download_model(self, model_type, version, destination, progress=None):
+        found = self.client.download_model(model_type, version, destination, progress)
+        self.asked.set()
+        assert self.go.wait(60)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("slow", "before"), [("release 1", None), ("release 1", 1), ("unsigned", None)], ids=["first", "later", "unsigned"]
+)
+def test_of_two_pulls_at_once_the_later_release_stays(site, slow, before, tmp_path):
+    if before is not None:
+        site.publish(signed(1))
+        site.pull()
+    site.publish(signed(1) if slow == "release 1" else without_signature(signed(1)))
+    client, ended = Slow(site.federation.client()), []
+
+    def pull_slowly():
+        settings = Settings(folder=site.folder, server=site.server)
+        try:
+            pull_newest(client, TYPE, tmp_path / "slow.model", settings=settings)
+        except TrustError as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=pull_slowly)
+    thread.start()
+    assert client.asked.wait(60)
+    site.publish(signed(2, model=other_weights(signed(1))))
+    site.pull()
+    client.go.set()
+    thread.join(60)
+    assert [("meanwhile" in told or "without a signature" in told) for told in ended] == [True]
+    assert (site.pin().number, site.pin().public_key) == (2, public_key_text(KEY))
 
 
 @pytest.mark.parametrize("name", ["operator_key", "seal_key"])

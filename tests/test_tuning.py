@@ -5,14 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from deltas import KEY, make_facts
 from phantoms import make_case
 from sites import NEW_SCANNER, write_cases
 
 from dafne_dante.adaptation.low_rank import LowRank
 from dafne_dante.annotations.holdout import cross_fit
 from dafne_dante.config import Settings
+from dafne_dante.delta.compression import compressed
 from dafne_dante.delta.decode import decode_delta
-from dafne_dante.delta.difference import WeightUpdate, apply_updates
+from dafne_dante.delta.difference import WeightUpdate, apply_updates, dense_value
+from dafne_dante.delta.encode import encode_delta
 from dafne_dante.errors import NotEnoughCasesError, TrainingError
 from dafne_dante.models.build import build_network
 from dafne_dante.models.file import read_model
@@ -91,6 +94,29 @@ def test_the_best_step_is_that_of_all_folds_together_and_the_longer_one_of_equal
     assert tuning._best_step([[0.5, 0.6, 0.7, 0.6, 0.5]]) == (0.5, 0.7)
     assert tuning._best_step([[0.5, 0.5, 0.5, 0.5, 0.5]]) == (1.0, 0.5)
     assert tuning._best_step([[0.5, 0.9, 0.1, 0.1, 0.1], [0.5, 0.0, 0.6, 0.6, 0.8]]) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("most_error", "precision"), [(0.2, "auto"), (3e-3, "float16"), (1e-6, "float32")], ids=["coarse", "fine", "exact"]
+)
+def test_the_form_ends_with_float16_and_float32_where_int8_costs_dice(most_error, precision):
+    """A model in which a small error of its update costs all of the Dice."""
+    draw = torch.Generator().manual_seed(0)
+    meant = (WeightUpdate("low", torch.randn(40, 30, generator=draw)), WeightUpdate("norm", torch.randn(9)))
+
+    def dice(updates):
+        dense = [dense_value(one, tuple(whole.value.shape)) for one, whole in zip(updates, meant, strict=True)]
+        errors = [
+            float((one - whole.value).norm() / whole.value.norm()) for one, whole in zip(dense, meant, strict=True)
+        ]
+        return 0.9 if max(errors) <= most_error else 0.8
+
+    form = tuning._form_allowed([dice], [meant], whole=0.9)
+    assert form.precision == precision
+    content = encode_delta(form.stored(compressed(meant, form.residual)), make_facts(), KEY)
+    shapes = {one.weight: tuple(one.value.shape) for one in meant}
+    received = sorted(decode_delta(content, base=None, trusted_keys=None).updates, key=lambda one: one.weight)
+    assert dice([WeightUpdate(one.weight, dense_value(one, shapes[one.weight])) for one in received]) == 0.9
 
 
 def test_what_was_forgotten_is_told(tmp_path, trained):

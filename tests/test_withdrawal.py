@@ -12,12 +12,13 @@ from test_operator import TYPE
 
 from dafne_dante.config import Settings, load_settings, write_settings
 from dafne_dante.delta.canonical import canonical_bytes, parse_canonical
+from dafne_dante.delta.sealing import create_seal_key, load_seal_key, open_sealed, seal
 from dafne_dante.delta.signing import public_key_text
-from dafne_dante.errors import DeltaError, ServerUnreachableError
+from dafne_dante.errors import DeltaError, ServerUnreachableError, UploadUnknownError
 from dafne_dante.federation.ledger import Store
-from dafne_dante.federation.outbox import open_outbox
+from dafne_dante.federation.outbox import Limits, open_outbox
 from dafne_dante.federation.withdrawal import is_withdrawal, make_withdrawal, open_withdrawal
-from dafne_dante.federation.withdrawing import begin_withdrawal, send_withdrawal
+from dafne_dante.federation.withdrawing import begin_withdrawal
 
 ID = str(UUID(int=1 << 100, version=4))
 
@@ -121,30 +122,87 @@ def test_another_site_cannot_make_an_update_vanish_while_it_waits(operator):
     assert waiting in operator.quarantined()  # for the operator to look at; not gone
 
 
+def test_a_sealed_withdrawal_is_opened_and_taken(operator, tmp_path):
+    key = create_seal_key(operator.settings.folder)
+    operator.send(operator.delta(0.01, update_id=UUID(ID)))
+    operator.send(seal(make_withdrawal(ID, TYPE, operator.keys["site1"]), key))
+    report = operator.merge()
+    assert (report.merged, len(report.withdrawn), report.quarantined) == (0, 1, ())
+    strange = operator.send(seal(make_withdrawal(ID, TYPE, operator.keys["site1"]), create_seal_key(tmp_path / "x")))
+    assert operator.merge().withdrawn == ()
+    assert strange in operator.quarantined()
+
+
 def test_what_never_left_is_cancelled_and_nobody_is_told(tmp_path):
     place = Place(tmp_path)
     place.queue(delta(1))
     withdrawn = begin_withdrawal(place.outbox, ID[:8], KEY)
-    assert (withdrawn.entry.state, withdrawn.content) == ("cancelled", b"")
+    assert (withdrawn.entry.state, withdrawn.withdrawal) == ("cancelled", None)
+    assert place.events() == [("cancelled", None)]
+    assert place.files() == []
 
 
-def test_what_left_is_withdrawn_and_the_audit_log_says_so(tmp_path):
-    place, client = Place(tmp_path), FakeClient()
+def sent_and_withdrawn(place, client=None):
     place.queue(delta(1))
-    place.dispatcher(client).send_due()
-    withdrawn = begin_withdrawal(place.outbox, ID, KEY)
-    send_withdrawal(place.outbox, withdrawn, client)
-    assert is_withdrawal(client.taken[-1])
-    failing = FakeClient(sent=[ServerUnreachableError("gone")])
-    with pytest.raises(ServerUnreachableError):
-        send_withdrawal(place.outbox, withdrawn, failing)
+    place.dispatcher(FakeClient() if client is None else client).send_due()
+    return begin_withdrawal(place.outbox, ID, KEY)
+
+
+def test_a_withdrawal_waits_for_the_network_and_the_audit_log_says_what_became_of_it(tmp_path):
+    place = Place(tmp_path)
+    withdrawn = sent_and_withdrawn(place)
+    assert (withdrawn.entry.state, withdrawn.withdrawal.kind, withdrawn.withdrawal.withdraws) == (
+        "sent", "withdrawal", ID
+    )  # fmt: skip
+    again = begin_withdrawal(place.outbox, ID, KEY)
+    assert again.withdrawal == withdrawn.withdrawal, "one waits; a second is not needed"
+    place.dispatcher(FakeClient(asked=[ServerUnreachableError("gone")])).send_due()
+    place.clock.now_s += 30 * 86_400.0
+    place.dispatcher(FakeClient(sent=[UploadUnknownError("lost")])).send_due()
+    place.clock.now_s += 86_400.0
+    place.dispatcher(client := FakeClient()).send_due()
+    [content] = client.taken
+    assert open_withdrawal(content, trusted_keys=TRUSTED, model_type="Leg").update_id == ID
     assert place.events()[2:] == [
-        ("withdrawing", None),
-        ("withdrawn", "arrived"),
-        ("withdrawing", None),
-        ("withdrawn", "unknown"),
-    ]
+        ("leaving", None), ("outcome", "unknown"), ("leaving", None), ("outcome", "arrived")
+    ]  # fmt: skip
+    leaving = [record for record in place.outbox.audit.records() if record.get("withdraws")]
+    assert [(record["kind"], record["withdraws"], record["trigger"]) for record in leaving] == [
+        ("withdrawal", ID, "withdraw")
+    ] * 2
     assert place.outbox.audit.verify(place.outbox.audit_head()).fault == ""
+    assert [entry.state for entry in place.outbox.entries()] == ["sent", "sent"]
+    assert begin_withdrawal(place.outbox, ID, KEY).withdrawal.state == "waiting", "it can be said once more"
+
+
+def test_what_may_have_left_is_cancelled_and_withdrawn_in_one(tmp_path):
+    place = Place(tmp_path)
+    withdrawn = sent_and_withdrawn(place, FakeClient(sent=[UploadUnknownError("lost")]))
+    assert (withdrawn.entry.state, withdrawn.withdrawal.state) == ("cancelled", "waiting")
+    assert place.files() == [withdrawn.withdrawal.sha256]
+
+
+def test_a_full_outbox_has_room_for_a_withdrawal(tmp_path):
+    place = Place(tmp_path, limits=Limits(updates=1))
+    sent_and_withdrawn(place)
+    assert place.outbox.entries(finished=False)[0].kind == "withdrawal"
+
+
+def test_a_withdrawal_goes_to_no_type_that_takes_no_deltas(tmp_path):
+    place = Place(tmp_path)
+    sent_and_withdrawn(place)
+    stock = FakeClient(takes_deltas=False)
+    [tried] = place.dispatcher(stock, full_models=object()).send_due()
+    assert (tried.entry.state, tried.entry.why, stock.taken) == ("waiting", "no-deltas", [])
+
+
+def test_a_withdrawal_leaves_sealed_where_a_seal_key_is_pinned(tmp_path):
+    place, key = Place(tmp_path / "outbox"), create_seal_key(tmp_path / "operator")
+    sent_and_withdrawn(place)
+    assert [one.entry.why for one in place.dispatcher(FakeClient(), seal_key=key).send_due()] == ["seal-key"]
+    place.dispatcher(client := FakeClient(seal_key=key), seal_key=key, mark="b").send_due()
+    opened = open_sealed(client.taken[0], [load_seal_key(tmp_path / "operator")])
+    assert open_withdrawal(opened, trusted_keys=TRUSTED, model_type="Leg").update_id == ID
 
 
 def test_the_command_withdraws_over_the_network_and_by_stick(tmp_path, command):
@@ -164,7 +222,18 @@ def test_the_command_withdraws_over_the_network_and_by_stick(tmp_path, command):
         assert (code, json.loads(out)) == (0, {"update_id": ID, "state": "sent", "told": True}), err
     contents = [federation.shelf.upload_path(kind, one.filename).read_bytes() for one in federation.uploads()]
     assert sorted(map(is_withdrawal, contents)) == [False, True]
+    # Without the server it waits and is to be seen; then it goes by stick, and only after the log has it.
+    code, _, err = command("withdraw", ID)
+    assert (code, "the withdrawal waits in the outbox" in err) == (1, True)
+    [waiting] = json.loads(command("outbox", "list", "--json")[1])["updates"]
+    assert (waiting["kind"], waiting["withdraws"]) == ("withdrawal", ID)
+    assert f"withdrawal of {ID}" in command("outbox", "list")[1]
     assert command("withdraw", ID, "--to", tmp_path / "stick", "--json")[0] == 0
-    assert json.loads(command("bundle", "show", tmp_path / "stick", "--json")[1])["kind"] == "updates"
+    told = json.loads(command("bundle", "show", tmp_path / "stick", "--json")[1])
+    record = json.loads(command("audit", "show", "--json")[1])["records"][-1]
+    assert (record["event"], record["withdraws"], record["bundle"]) == ("packed", ID, told["parcel_id"])
+    assert [(item["name"], item["sha256"]) for item in told["items"]] == [(record["update_id"], record["sha256"])]
+    assert command("bundle", "close", tmp_path / "stick")[0] == 0
+    assert json.loads(command("outbox", "list", "--json")[1])["updates"] == []
     assert command("withdraw", "nobody")[0] == 1
     assert SERVER not in err

@@ -1,5 +1,6 @@
 """Commands around the audit log: what left this site, and whether the log was tampered with."""
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -55,21 +56,73 @@ def verify(as_json: Json = False) -> None:
 
 def _line(record: dict[str, Any]) -> str:
     """One record as a sentence; a record that somebody wrote by hand may lack anything."""
-    name = str(record.get("update_id", ""))[:8]
-    head = f"{record.get('number')}  {record.get('at')}  {record.get('event')}"
-    event = record.get("event")
-    if event == "leaving":
-        again = "; sent again, since an earlier try may have arrived" if record.get("may_be_there") is True else ""
-        head += (
-            f"  update {name} (try {record.get('attempt')}): {record.get('kind')} of {record.get('model_type')}, "
-            f"{record.get('bytes')} bytes, SHA-256 {record.get('sha256')}, to {record.get('to')}, "
-            f"by {record.get('trigger')}{again}"
-        )
-    elif event == "outcome":
-        why = f" ({record['why']})" if record.get("why") else ""
-        head += f"  update {name} (try {record.get('attempt')}): {record.get('outcome')}{why}"
-    elif event == "cancelled":
-        head += f"  update {name}, after {record.get('attempts')} tries"
-    elif event == "repaired":
-        head += f"  {record.get('torn_bytes')} bytes of a record that a crash had cut were replaced"
-    return "".join(one if one.isprintable() else "?" for one in head)
+    event = str(record.get("event"))
+    told = _SENTENCES[event](record) if event in _SENTENCES else ""
+    line = f"{record.get('number')}  {record.get('at')}  {event}" + (f"  {told}" if told else "")
+    return "".join(one if one.isprintable() else "?" for one in line)
+
+
+def _leaving(record: dict[str, Any]) -> str:
+    again = "; sent again, since an earlier try may have arrived" if record.get("may_be_there") is True else ""
+    return f"{_try(record)}: {_what(record)}, by {record.get('trigger')}{again}"
+
+
+def _outcome(record: dict[str, Any]) -> str:
+    why = f" ({record['why']})" if record.get("why") else ""
+    return f"{_try(record)}: {record.get('outcome')}{why}"
+
+
+def _cancelled(record: dict[str, Any]) -> str:
+    return f"{_name(record)}, after {record.get('attempts')} tries"
+
+
+def _packed(record: dict[str, Any]) -> str:
+    by = f", by {record['trigger']}" if record.get("trigger") else ""
+    opened = f" (sealed; open SHA-256 {record['open_sha256']})" if record.get("open_sha256") else ""
+    return f"{_name(record)}: {_what(record)}{opened}{by}, in bundle {record.get('bundle')}"
+
+
+def _closed(record: dict[str, Any]) -> str:
+    return f"{_name(record)}: SHA-256 {record.get('sha256')}, {record.get('to')}, by bundle {record.get('bundle')}"
+
+
+def _repaired(record: dict[str, Any]) -> str:
+    return f"{record.get('torn_bytes')} bytes of a record that a crash had cut were replaced"
+
+
+def _withdrawing(record: dict[str, Any]) -> str:
+    outcome = f": {record['outcome']}" if record.get("outcome") else ""
+    return f"{_name(record)}: withdrawal for {record.get('model_type')}, to {record.get('to')}{outcome}"
+
+
+_SENTENCES: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "leaving": _leaving,
+    "outcome": _outcome,
+    "cancelled": _cancelled,
+    "packed": _packed,
+    "receipt": _closed,
+    "handed-over": _closed,
+    "repaired": _repaired,
+    # Of logs before withdrawals were queued.
+    "withdrawing": _withdrawing,
+    "withdrawn": _withdrawing,
+}
+
+
+def _name(record: dict[str, Any]) -> str:
+    return f"update {str(record.get('update_id', ''))[:8]}"
+
+
+def _try(record: dict[str, Any]) -> str:
+    return f"{_name(record)} (try {record.get('attempt')})"
+
+
+def _what(record: dict[str, Any]) -> str:
+    """What left and to whom: kind, bytes and digest of the outbox's file, and of the form in which it left."""
+    kind = f"withdrawal of {record['withdraws']}" if record.get("withdraws") else record.get("kind", "delta")
+    told = f"{kind} of {record.get('model_type')}, {record.get('bytes')} bytes, SHA-256 {record.get('sha256')}"
+    for form, words in (("sealed", "sealed"), ("full_model", "as a full model")):
+        if f"{form}_sha256" in record:
+            size, digest = record.get(f"{form}_bytes"), record[f"{form}_sha256"]
+            told += f", which left {words}: {size} bytes, SHA-256 {digest}"
+    return f"{told}, to {record.get('to')}"

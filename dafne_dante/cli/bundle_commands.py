@@ -10,7 +10,7 @@ from dafne_dante.cli.output import print_object, say
 from dafne_dante.config import Settings, load_settings
 
 if TYPE_CHECKING:
-    from dafne_dante.federation.client import FederationClient
+    from dafne_dante.federation.client import Capability, FederationClient
     from dafne_dante.federation.outbox import Outbox
     from dafne_dante.federation.parcel import Content, Item, Parcel
 
@@ -19,7 +19,7 @@ __all__ = ["bundle", "client_of_bundle", "queue_for_bundle"]
 bundle = typer.Typer(help="Models and updates on a USB stick, for sites without a network.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="The bundle.")]
 Server = Annotated[str, typer.Option(help="Base URL of the federation server; that of the settings when left out.")]
-Folder = Annotated[Path | None, typer.Option(help="The embedded server's folder, on this machine.")]
+Folder = Annotated[Path | None, typer.Option(help="A server's folder, or its `models`, on this machine.")]
 
 
 @bundle.command("export")
@@ -130,7 +130,7 @@ def _pack_model(settings: Settings, model_type: str, address: str, folder: Path 
     from dafne_dante.delta.signing import load_signing_key
     from dafne_dante.errors import ServerAnswerError
     from dafne_dante.federation.client import connect
-    from dafne_dante.federation.depot import FolderDepot
+    from dafne_dante.federation.depot import FolderDepot, server_root
     from dafne_dante.federation.parcel_trade import pack_model
     from dafne_dante.federation.shelf import Shelf
 
@@ -141,7 +141,7 @@ def _pack_model(settings: Settings, model_type: str, address: str, folder: Path 
             depot = FolderDepot(folder, model_type)
             if not (versions := depot.versions()):
                 raise ServerAnswerError("expected a published version of this type, found none; publish one first")
-            version, told = versions[-1], Shelf(folder).description(model_type).get("dafne_dante")
+            version, told = versions[-1], Shelf(server_root(folder)).description(model_type).get("dafne_dante")
             capability = told if isinstance(told, dict) else {}
             depot.fetch_model(version, place)
         else:
@@ -183,7 +183,7 @@ def _import_updates(
     from dafne_dante.delta.signing import ensure_signing_key
     from dafne_dante.federation.parcel_trade import receive_updates, sender_name, write_receipt
 
-    deliver = _deliverer(settings, server, folder, sender_name(parcel, settings))
+    deliver = _deliverer(settings, server, folder, parcel, sender_name(parcel, settings))
     with tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
         new, every = receive_updates(parcel, settings.folder / "operator" / "bundles", Path(scratch), deliver)
     if receipt is not None:
@@ -195,24 +195,45 @@ def _import_updates(
     )
 
 
-def _deliverer(settings: Settings, server: str, folder: Path | None, username: str) -> Any:
-    """What puts an update into the operator's queue: the folder of the embedded server, or a server by HTTP."""
-    from dafne_dante.federation.client import connect
+def _deliverer(settings: Settings, server: str, folder: Path | None, parcel: "Parcel", username: str) -> Any:
+    """What puts an update into the operator's queue: a server's folder, or a server by HTTP.
+
+    Raises:
+        ServerAnswerError: a type takes no deltas; one would block the queue of a stock merger.
+    """
+    from dafne_dante.federation.client import capability_of, connect
+    from dafne_dante.federation.depot import server_root
     from dafne_dante.federation.shelf import Shelf
 
+    types = sorted({item.model_type for item in parcel.content.items})
     if folder is None:
         client = connect(settings, server)
+        for model_type in types:
+            _check_takes_deltas(model_type, client.model_info(model_type).capability)
 
         def send(item: "Item", path: Path) -> None:
             client.upload(item.model_type, path, item.dice)
 
         return send
-    shelf = Shelf(folder)
+    shelf = Shelf(server_root(folder))
+    for model_type in types:
+        _check_takes_deltas(model_type, capability_of(shelf.description(model_type)))
 
     def receive(item: "Item", path: Path) -> None:
         shelf.receive_copy(item.model_type, username, path)
 
     return receive
+
+
+def _check_takes_deltas(model_type: str, capability: "Capability | None") -> None:
+    from dafne_dante.errors import ServerAnswerError
+    from dafne_dante.federation.sending import takes_deltas
+
+    if not takes_deltas(capability):
+        raise ServerAnswerError(
+            f"expected {model_type} to take deltas, found that its model.json does not say so, so that one would block "
+            "a stock merger's queue; nothing was taken: publish a version with dafne-dante publish first"
+        )
 
 
 def _close(content: "Content", event: str, as_json: bool) -> None:

@@ -68,12 +68,11 @@ def pin(
     from dafne_dante.delta.signing import fingerprint
     from dafne_dante.federation.pins import PinFile, Place
     from dafne_dante.federation.route import checked_address
-    from dafne_dante.federation.trusted import Pin
 
     settings = load_settings()
     address = checked_address(server or settings.server)
     told = fingerprint(public_key)
-    PinFile(settings.folder).put(Place(address, place), Pin(public_key))
+    PinFile(settings.folder).pin(Place(address, place), public_key)
     print_object(
         {"server": address, "model_type": place, "public_key": public_key, "fingerprint": told},
         as_json=as_json,

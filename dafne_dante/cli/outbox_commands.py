@@ -89,10 +89,14 @@ def retry(
 def cancel(name: Name, as_json: Json = False) -> None:
     """Never send an update, and delete its file here."""
     from dafne_dante.federation.sending import cancel_update
+    from dafne_dante.federation.withdrawing import was_packed
 
-    entry = cancel_update(_existing(), name)
+    found = _existing()
+    entry = cancel_update(found, name)
     if entry.doubtful:
-        say("an earlier try may have arrived; ask the operator to leave the update out")
+        say(f"an earlier try may have arrived; to take that back: dafne-dante withdraw {entry.update_id}")
+    if was_packed(found, entry.update_id):
+        say(f"it was packed into a bundle; if that is handed over: dafne-dante withdraw {entry.update_id}")
     print_object(_described(entry), as_json=as_json, text=lambda: f"cancelled {entry.update_id}")
 
 
@@ -115,8 +119,10 @@ def _existing() -> "Outbox":
 def _dispatcher(settings: Settings, found: "Outbox", server: str) -> "Dispatcher":
     from dafne_dante.federation.client import connect
     from dafne_dante.federation.sending import dispatch_for
+    from dafne_dante.federation.telling import told_in_megabytes
 
-    return dispatch_for(settings, found, connect(settings, server), server or settings.server)
+    progress = told_in_megabytes(say, "sending")
+    return dispatch_for(settings, found, connect(settings, server), server or settings.server, progress=progress)
 
 
 def _report(tried: "list[Tried]", *, as_json: bool) -> None:
@@ -148,7 +154,7 @@ def _described(entry: "Entry") -> dict[str, Any]:
         "why": entry.why,
         "why_in_words": WORDS.get(entry.why, ""),
         "told": entry.told,
-        "next_try": utc(entry.next_try_s) if waits and entry.next_try_s is not None else None,
+        "next_try": _next_try(entry) if waits and entry.next_try_s is not None else None,
         "held": waits and entry.next_try_s is None,
         "kind": entry.kind,
         "type": entry.model_type,
@@ -161,7 +167,18 @@ def _described(entry: "Entry") -> dict[str, Any]:
         "changed": utc(entry.changed_s),
         "attempts": entry.attempts,
         "doubtful": entry.doubtful,
+        "withdraws": entry.withdraws,
     }
+
+
+def _next_try(entry: "Entry") -> str:
+    """When it is due: a moment, or `now` for what was not tried yet or is due already."""
+    import time
+
+    from dafne_dante.federation.audit import utc
+    from dafne_dante.federation.outbox_states import is_due
+
+    return "now" if is_due(entry, time.time(), entry.held_by) else utc(entry.next_try_s or 0.0)
 
 
 def _line(entry: "Entry") -> str:
@@ -170,4 +187,5 @@ def _line(entry: "Entry") -> str:
     more = " (held until you retry, or change the settings)" if told["held"] else ""
     more = f" (next try {told['next_try']})" if told["next_try"] else more
     size = f"{entry.size_bytes / 1e6:.3f} MB"
-    return f"{entry.update_id}  {entry.state}  {entry.model_type}  {size}" + (f"  {words}{more}" if words else "")
+    what = f"withdrawal of {entry.withdraws}" if entry.withdraws else size
+    return f"{entry.update_id}  {entry.state}  {entry.model_type}  {what}" + (f"  {words}{more}" if words else "")

@@ -11,6 +11,7 @@ argument of any function here is written to.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from dafne_dante.models.known_weights import KnownWeights
 from dafne_dante.types import Weights
 
 __all__ = [
+    "Precision",
     "WeightUpdate",
     "apply_updates",
     "check_fit",
@@ -40,6 +42,7 @@ __all__ = [
 _NORM_PIECE = 1 << 14
 # As many squares as a piece has, each below the lowest normal float32 (1.2e-38), sum to less than 1e-13 of it.
 _LOWEST_SQUARE = 1e-20
+Precision = Literal["auto", "float16", "float32"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +52,12 @@ class WeightUpdate:
     Attributes:
         weight: state-dict name.
         value: dW in the weight's shape (O, I, *kernel), or the factors of it; floating point, on the CPU.
+        precision: the coarsest encoding that it may be stored in (precision.py); "auto" for any.
     """
 
     weight: str
     value: Tensor | LowRank
+    precision: Precision = "auto"
 
 
 def take_difference(base: Weights, tuned: Weights, factors: Mapping[str, LowRank]) -> tuple[WeightUpdate, ...]:

@@ -71,6 +71,7 @@ def encode_delta(
         facts: the rest of the manifest.
         signing_key: the site's.
         precision: "auto" chooses among int8, float16 and float32 as in `delta.precision`; "float16" leaves int8 out.
+            Each update's own goes with it.
         update_id: version 4; a new one when left out.
         created: with a time zone; now when left out.
 

@@ -73,7 +73,7 @@ def _scaled(update: WeightUpdate, share: float) -> WeightUpdate:
         return update
     value = update.value
     scaled = replace(value, scale=value.scale * share) if isinstance(value, LowRank) else value * share
-    return WeightUpdate(update.weight, scaled)
+    return replace(update, value=scaled)
 
 
 def _noised(update: WeightUpdate, shape: tuple[int, ...], deviation: float, generator: torch.Generator) -> WeightUpdate:

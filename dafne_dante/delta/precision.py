@@ -24,16 +24,20 @@ from torch import Tensor
 
 from dafne_dante.adaptation.low_rank import Form, LowRank
 from dafne_dante.delta.container import StoredTensor
-from dafne_dante.delta.difference import WeightUpdate
+from dafne_dante.delta.difference import Precision, WeightUpdate
 from dafne_dante.delta.naming import Part, rows_name, shown, stored_name
 from dafne_dante.errors import DeltaValueError
 
 __all__ = ["TOLERANCES", "Precision", "kind_of", "restore", "row_count", "store"]
 
-Precision = Literal["auto", "float16"]
 TOLERANCES: Mapping[str, float] = {"I8": 1e-2, "F16": 1e-3, "F32": float("inf")}
 """Stored dtype, coarsest first, to the error that it may cause in a weight's dense update."""
 
+_DTYPES: Mapping[Precision, tuple[str, ...]] = {
+    "auto": ("I8", "F16", "F32"),
+    "float16": ("F16", "F32"),
+    "float32": ("F32",),
+}
 _HIGHEST = 127
 # An int8 tensor brings a second entry into header and manifest: 392 bytes for a name of 53 characters.
 _ROWS_ENTRY_BYTES = 400
@@ -50,7 +54,9 @@ def row_count(kind: str, shape: tuple[int, ...]) -> int:
 
 
 def store(update: WeightUpdate, *, precision: Precision = "auto") -> dict[str, StoredTensor]:
-    """Stored name to tensor, in the smallest encoding within its tolerance; "float16" leaves int8 out.
+    """Stored name to tensor, in the smallest encoding within its tolerance that the update allows.
+
+    `precision` other than "auto" goes before the update's own: "float16" leaves int8 out, "float32" float16 as well.
 
     Raises:
         DeltaValueError: the update is not finite.
@@ -99,7 +105,7 @@ def _product(value: Tensor | LowRank) -> Tensor:
 def _by_size(update: WeightUpdate, parts: Mapping[Part, Tensor], precision: Precision) -> Iterator[tuple[str, ...]]:
     """All choices of a dtype for each part, fewest bytes first; float32 for all is the last that can be needed."""
     kind = kind_of(update)
-    dtypes = ("F16", "F32") if precision == "float16" else ("I8", "F16", "F32")
+    dtypes = _DTYPES[update.precision if precision == "auto" else precision]
 
     def size(choice: tuple[str, ...]) -> int:
         return sum(

@@ -15,6 +15,7 @@ import requests
 import urllib3
 
 from dafne_dante.errors import AccessDeniedError, ServerAnswerError, ServerUnreachableError
+from dafne_dante.federation.watchdog import Watchdog, socket_of
 
 __all__ = ["check_status", "read_blocks", "read_object"]
 
@@ -42,19 +43,26 @@ def read_blocks(
     Raises:
         ServerAnswerError: it is longer. ServerUnreachableError: it is too slow, or cut.
     """
-    received, begin = 0, time.monotonic()
-    try:
-        while block := response.raw.read1(_BLOCK_BYTES):
-            received += len(block)
-            if received > max_bytes:
-                raise ServerAnswerError(f"expected an answer of at most {max_bytes} bytes, found a longer one")
-            if time.monotonic() - begin > timeout_s + received / bytes_per_s:
-                raise ServerUnreachableError("the server sends too slowly; try again later")
-            yield block
-    except urllib3.exceptions.HTTPError as error:
-        raise ServerUnreachableError(
-            f"the federation server's answer breaks off ({type(error).__name__}); check the network"
-        ) from None
+    received, begin, connection = 0, time.monotonic(), socket_of(response)
+    # One read may wait for as long as a server drips what lies between the blocks: their lengths, a trailer.
+    with Watchdog(lambda: connection, timeout_s) as watchdog:
+        try:
+            while block := response.raw.read1(_BLOCK_BYTES):
+                received += len(block)
+                if received > max_bytes:
+                    raise ServerAnswerError(f"expected an answer of at most {max_bytes} bytes, found a longer one")
+                left_s = begin + timeout_s + received / bytes_per_s - time.monotonic()
+                if watchdog.has_cut or left_s < 0:
+                    raise ServerUnreachableError("the server sends too slowly; try again later")
+                watchdog.allow(left_s)
+                yield block
+        except urllib3.exceptions.HTTPError as error:
+            why = "too slow" if watchdog.has_cut else type(error).__name__
+            raise ServerUnreachableError(
+                f"the federation server's answer breaks off ({why}); check the network"
+            ) from None
+    if watchdog.has_cut:
+        raise ServerUnreachableError("the server sends too slowly; try again later")
 
 
 def read_object(response: requests.Response, timeout_s: float, *, uploading: bool = False) -> dict[str, Any]:

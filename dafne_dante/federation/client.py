@@ -29,7 +29,7 @@ from dafne_dante.federation.transport import HttpTransport, Progress, Transport
 from dafne_dante.federation.upload_turns import UploadTurns
 from dafne_dante.federation.uploading import Sender
 
-__all__ = ["Capability", "FederationClient", "ModelInfo", "PendingUpload", "connect"]
+__all__ = ["Capability", "FederationClient", "ModelInfo", "PendingUpload", "capability_of", "connect"]
 
 _APPLICATION = "dafne-dante"
 _CHUNK_BYTES = 50 * 1024**2
@@ -113,7 +113,7 @@ class FederationClient:
         stamps = {latest, *(_version(one) for one in listed)} if isinstance(listed, list) else {latest}
         newest = tuple(sorted(stamps, key=int)[-_MAX_LISTED:])
         digests = {_version(key): value for key, value in hashes.items()}
-        return ModelInfo(latest, newest, digests, _capability(answer), "latest_size" in answer)
+        return ModelInfo(latest, newest, digests, capability_of(answer), "latest_size" in answer)
 
     def download_model(
         self, model_type: str, version: str, destination: Path, progress: Progress | None = None
@@ -229,8 +229,8 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
 
 
-def _capability(answer: Mapping[str, Any]) -> Capability | None:
-    """The type's word about deltas; anything malformed counts as none."""
+def capability_of(answer: Mapping[str, Any]) -> Capability | None:
+    """The word about deltas of a type's `model.json`, or of the answer that passes it on; None for a malformed one."""
     block = answer.get("dafne_dante")
     if not isinstance(block, dict):
         return None

@@ -14,7 +14,7 @@ from dafne_dante.federation.accounts import ACCOUNTS_FILE
 from dafne_dante.federation.client import FederationClient, PendingUpload
 from dafne_dante.federation.shelf import Shelf
 
-__all__ = ["Depot", "FolderDepot", "HttpDepot", "shelf_root"]
+__all__ = ["Depot", "FolderDepot", "HttpDepot", "server_root", "shelf_root"]
 
 _FAULT = "expected a file named <seconds>_<user>.model, found another name; rename or remove the file by hand"
 
@@ -91,10 +91,7 @@ class FolderDepot:
     """
 
     def __init__(self, folder: Path, model_type: str) -> None:
-        root = shelf_root(folder)
-        if not (root / "models").is_dir():
-            raise SettingsError("expected a server's folder with `models` in it, or that folder itself; check --folder")
-        self._shelf, self._type = Shelf(root), model_type
+        self._shelf, self._type = Shelf(server_root(folder)), model_type
         if not self._shelf.has_type(model_type):
             raise SettingsError(f"expected the type {model_type} in the folder, found none of that name; check --type")
 
@@ -134,12 +131,28 @@ class FolderDepot:
 
 
 def shelf_root(folder: Path) -> Path:
-    """The folder above `models`, whether that or `models` itself is named; a Shelf's root.
+    """The folder above `models`, whether that or `models` itself is named; a Shelf's root, which need not be there.
 
-    A folder `models` that is not there yet, or in which a server keeps its accounts, is a root of its own.
+    A folder `models` that is not there yet, or in which a server keeps its accounts, is a root of its own; so is one
+    with types in a `models` of its own. Nothing is made.
     """
-    is_a_root = (folder / "models").is_dir() or (folder / ACCOUNTS_FILE).exists() or not folder.is_dir()
-    return folder if is_a_root or folder.name != "models" else folder.parent
+    inner = folder / "models"
+    if folder.name != "models" or not folder.is_dir() or (folder / ACCOUNTS_FILE).exists():
+        return folder
+    # A folder `models` that lies in `models` and holds no type is none, or a type of that name.
+    return folder if inner.is_dir() and any(map(_is_type, inner.iterdir())) else folder.parent
+
+
+def server_root(folder: Path) -> Path:
+    """As `shelf_root`, of a server that is there; SettingsError where there is none."""
+    root = shelf_root(folder)
+    if not folder.is_dir() or not (root / "models").is_dir():
+        raise SettingsError("expected a server's folder with `models` in it, or that folder itself; check --folder")
+    return root
+
+
+def _is_type(folder: Path) -> bool:
+    return folder.name != "uploads" and ((folder / "model.json").is_file() or any(folder.glob("*.model")))
 
 
 def _copy(source: Path | None, destination: Path) -> Path:

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from dafne_dante.errors import CertificateError, ProxyRefusedError, ServerUnreachableError
 from dafne_dante.federation.route import Route
+from dafne_dante.federation.watchdog import Watchdog
 
 __all__ = ["explain_failure", "issuer_seen"]
 
@@ -94,6 +95,7 @@ def _connected(host: str, port: int, route: Route, timeout_s: float) -> socket.s
     tunnel = http.client.HTTPConnection(proxy.host, proxy.port, timeout=timeout_s)
     word = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
     tunnel.set_tunnel(host, port, {"Proxy-Authorization": f"Basic {word}"} if proxy.user else {})
-    tunnel.connect()
+    with Watchdog(lambda: tunnel.sock, timeout_s):  # a proxy may drip its answer
+        tunnel.connect()
     plain: socket.socket = tunnel.sock
     return plain

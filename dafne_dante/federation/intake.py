@@ -29,7 +29,7 @@ from dafne_dante.federation.full_models import FullModel, admit_full_model, is_f
 from dafne_dante.federation.known_versions import KnownVersions
 from dafne_dante.federation.ledger import Entry
 from dafne_dante.federation.spilled import set_aside, spill
-from dafne_dante.federation.withdrawal import Withdrawal, open_withdrawal
+from dafne_dante.federation.withdrawal import Withdrawal, is_withdrawal, open_withdrawal
 from dafne_dante.models.build import canonical_weights
 
 __all__ = ["Admitted", "Intake"]
@@ -87,9 +87,16 @@ class Intake:
             return "", ""
         return envelope.manifest.update_id, envelope.public_key
 
+    def is_withdrawal(self, content: bytes) -> bool:
+        """Whether an upload is to be read as a withdrawal, open or sealed to this operator."""
+        try:
+            return is_withdrawal(self._opened(content))
+        except DeltaError:
+            return False
+
     def withdrawal_in(self, content: bytes, model_type: str) -> Withdrawal:
         """The withdrawal in an upload; DeltaError for one that is not by a trusted key, or of another type."""
-        return open_withdrawal(content, trusted_keys=self._trusted, model_type=model_type)
+        return open_withdrawal(self._opened(content), trusted_keys=self._trusted, model_type=model_type)
 
     def archived(self, update_id: str, entry: Entry, content: bytes) -> Contribution:
         """A published update as a contribution again; StorageError when its file is damaged."""

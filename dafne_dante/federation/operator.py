@@ -41,7 +41,7 @@ from dafne_dante.federation.merge_report import MergeReport, Refusal
 from dafne_dante.federation.operator_turn import operator_scratch, operator_turn
 from dafne_dante.federation.publishing import Statement, utc_now
 from dafne_dante.federation.validation_cases import usable_cases
-from dafne_dante.federation.withdrawal import MAX_WITHDRAWAL_BYTES, is_withdrawal
+from dafne_dante.federation.withdrawal import MAX_SEALED_BYTES
 from dafne_dante.federation.withdrawn import after_withdrawal, withdrawal_in_words
 from dafne_dante.models.build import build_network, canonical_weights, tie_aliases
 from dafne_dante.training.evaluate import evaluate_cases
@@ -149,8 +149,8 @@ class _Merge:
     def _take_withdrawals(self) -> None:
         """Note what the sites withdraw, before anything is merged."""
         for upload in self._depot.pending():
-            content = self._fetch(upload) if upload.size <= MAX_WITHDRAWAL_BYTES else None
-            if content is None or not is_withdrawal(content):
+            content = self._fetch(upload) if upload.size <= MAX_SEALED_BYTES else None
+            if content is None or not self._intake.is_withdrawal(content):
                 continue
             try:
                 withdrawal = self._intake.withdrawal_in(content, self._type)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -145,6 +146,35 @@ class Outbox:
             )
         return found[0]
 
+    def take_back(
+        self, update_id: str, statement: Callable[[Entry], bytes], *, packed: bool
+    ) -> tuple[Entry, Entry | None]:
+        """Cancel an update where it still waits and queue its withdrawal unless it certainly never left: both, or none.
+
+        Args:
+            statement: what is to be sent of an update that may have left, see withdrawal.py.
+            packed: whether it went into a bundle.
+
+        Returns:
+            The update as it is then, and its withdrawal, the one that waits already if there is one.
+
+        Raises:
+            DeltaError: there is no such update, or it is being sent right now.
+            StorageError: the disk refuses.
+        """
+        with self._database.writing() as rows:
+            before = _known(rows, update_id)
+            entry = before if before.state in ("sent", "cancelled") else cancel(before, self._clock())
+            rows.put(entry)
+            may_be_there = entry.state == "sent" or entry.doubtful > 0 or packed
+            withdrawal = rows.withdrawal_of(update_id)
+            if may_be_there and withdrawal is None:
+                withdrawal = self._add_withdrawal(rows, entry, statement(entry))
+        if entry != before:
+            self._tidy_now()
+            self._record_cancelled(entry)
+        return entry, withdrawal
+
     def change(self, update_id: str, transition: Callable[[Entry, float], Entry], head: Head | None = None) -> Entry:
         """Take an update through a transition of outbox_states.py; with it goes the audit log's head, if given.
 
@@ -152,10 +182,7 @@ class Outbox:
             DeltaError: there is no such update, or the transition is not for its state; nothing changes.
         """
         with self._database.writing() as rows:
-            entry = rows.get(update_id)
-            if entry is None:
-                raise DeltaError("expected an update of the outbox, found none; see dafne-dante outbox list")
-            changed = transition(entry, self._clock())
+            changed = transition(_known(rows, update_id), self._clock())
             rows.put(changed)
             if head is not None:
                 rows.set_fact(_HEAD, f"{head.number} {head.sha256}")
@@ -170,8 +197,7 @@ class Outbox:
     def cancel(self, update_id: str) -> Entry:
         """Let an update never leave, and delete its file; DeltaError when it has left or is leaving."""
         cancelled = self.change(update_id, cancel)
-        head = self.audit.append("cancelled", {"update_id": cancelled.update_id, "attempts": cancelled.attempts})
-        self.remember(head)
+        self._record_cancelled(cancelled)
         return cancelled
 
     def remember(self, head: Head) -> None:
@@ -208,6 +234,29 @@ class Outbox:
             yield True
         finally:
             lock.release()
+
+    def _add_withdrawal(self, rows: Rows, entry: Entry, content: bytes) -> Entry:
+        """A withdrawal behind all others; it is small, so that it has room however full the outbox is."""
+        now_s = self._clock()
+        withdrawal = Entry(
+            update_id=str(uuid4()),
+            kind="withdrawal",
+            server=entry.server,
+            model_type=entry.model_type,
+            sha256=hashlib.sha256(content).hexdigest(),
+            size_bytes=len(content),
+            dice=0.0,
+            trigger="withdraw",
+            queued_s=now_s,
+            changed_s=now_s,
+            withdraws=entry.update_id,
+        )
+        write_atomically(self._files / withdrawal.sha256, content, mode=0o600)
+        rows.add(withdrawal)
+        return withdrawal
+
+    def _record_cancelled(self, entry: Entry) -> None:
+        self.remember(self.audit.append("cancelled", {"update_id": entry.update_id, "attempts": entry.attempts}))
 
     def _check_room(self, rows: Rows, entry: Entry) -> None:
         waiting = rows.unfinished()
@@ -259,6 +308,13 @@ def settings_mark(settings: Settings, salt: str) -> str:
     text = "\0".join((salt, *said)).encode()
     # Slow on purpose: the digits lie in the database, and a key may be short.
     return hashlib.pbkdf2_hmac("sha256", text, salt.encode(), 100_000, 8).hex()
+
+
+def _known(rows: Rows, update_id: str) -> Entry:
+    entry = rows.get(update_id)
+    if entry is None:
+        raise DeltaError("expected an update of the outbox, found none; see dafne-dante outbox list")
+    return entry
 
 
 def _same(known: Entry, entry: Entry) -> Entry:

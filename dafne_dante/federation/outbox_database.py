@@ -25,21 +25,28 @@ __all__ = ["DATABASE_FILE", "OutboxDatabase", "Rows"]
 
 DATABASE_FILE = "outbox.sqlite"
 _WAIT_S = 120.0
-_FORMAT = 1
+_FORMAT = 2
 _NAMES = tuple(item.name for item in fields(Entry))
 _COLUMNS = ", ".join(_NAMES)
-_SCHEMA = """
+_FACTS = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_UPDATES = """
 CREATE TABLE updates (
     place INTEGER PRIMARY KEY, update_id TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL CHECK (kind IN ('delta', 'full-model')),
+    kind TEXT NOT NULL CHECK (kind IN ('delta', 'withdrawal')),
     server TEXT NOT NULL, model_type TEXT NOT NULL, sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL,
     dice REAL NOT NULL, trigger TEXT NOT NULL, queued_s REAL NOT NULL, changed_s REAL NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('waiting', 'sending', 'sent', 'refused', 'cancelled')),
     why TEXT NOT NULL, told TEXT NOT NULL, attempts INTEGER NOT NULL, failures INTEGER NOT NULL,
-    doubtful INTEGER NOT NULL, next_try_s REAL, held_by TEXT NOT NULL
+    doubtful INTEGER NOT NULL, next_try_s REAL, held_by TEXT NOT NULL, withdraws TEXT NOT NULL
 );
 CREATE INDEX by_state ON updates (state, place);
+"""
+_ASIDE = "DROP INDEX by_state; ALTER TABLE updates RENAME TO updates_1;"
+_BACK = """
+INSERT INTO updates SELECT *, '' FROM updates_1;
+DROP TABLE updates_1
 """
 _REPAIR = "restore the outbox's folder from a copy, or move it away and begin a new one"
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -69,6 +76,10 @@ class Rows:
         query = f"SELECT {_COLUMNS} FROM updates WHERE update_id = ?"  # noqa: S608 (no input)
         row = self._connection.execute(query, (update_id,)).fetchone()
         return None if row is None else _entry(row)
+
+    def withdrawal_of(self, update_id: str) -> Entry | None:
+        """The withdrawal of an update that has not arrived yet."""
+        return next((one for one in self.unfinished() if one.withdraws == update_id), None)
 
     def add(self, entry: Entry) -> None:
         """A new update, behind all others."""
@@ -150,10 +161,11 @@ class OutboxDatabase:
 
 def _fill(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, _FORMAT):
+    if version not in (0, 1, _FORMAT):
         raise StorageError(f"expected an outbox of version {_FORMAT}, found {version}; update dafne-dante")
-    if version == 0:
-        for statement in _SCHEMA.split(";"):
+    if version != _FORMAT:
+        # Format 1 knew no withdrawals.
+        for statement in (_FACTS + _UPDATES if version == 0 else _ASIDE + _UPDATES + _BACK).split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {_FORMAT}")
 

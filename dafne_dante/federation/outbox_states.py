@@ -8,8 +8,9 @@
 
 Terms: `waiting` says `why` (WORDS explains each); it is tried again at `next_try_s`, or, where that is None (*held*),
 only when a person says so or the settings are others than those whose mark is `held_by`. A try is *doubtful* when its
-answer was lost: the server may have the update. An update is of a *kind*: a delta goes only to a type that takes
-deltas; a full model, which any type takes, is for sites that allow it.
+answer was lost: the server may have the update. An entry is of a *kind*: a delta, or the withdrawal of one that left
+(withdrawal.py). Both go only to a type whose operator takes deltas; a delta may also leave as a full model, where the
+site allows it (full_model_route.py).
 
 Invariants
 - sent and cancelled are for ever, and such an update is never queued again; attempts and doubtful only grow.
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 State = Literal["waiting", "sending", "sent", "refused", "cancelled"]
-Kind = Literal["delta", "full-model"]
+Kind = Literal["delta", "withdrawal"]
 STATES: tuple[State, ...] = get_args(State)
 
 WORDS: Mapping[str, str] = {
@@ -69,18 +70,19 @@ class Entry:
     """One update.
 
     Attributes:
-        update_id: uuid4 as text.
+        update_id: uuid4 as text; of a withdrawal, one of its own.
         kind: what is in the file.
         server: base URL; it is never sent anywhere else.
         model_type: its name on that server.
         sha256, size_bytes: of the file.
         dice: on held-out cases, which goes with the upload.
-        trigger: what made the site make it: command, improve-button, nightly, annotation-saved.
+        trigger: what made the site make it: command, improve-button, nightly, annotation-saved, withdraw.
         queued_s, changed_s: since 1970, by this machine's clock.
         state, why: see above; `told` is the last error in words.
         attempts: tries that were begun; `failures` since the last success or retry; `doubtful` of them.
         next_try_s: since 1970; None when held.
         held_by: mark of the settings with which it failed; "" when not held.
+        withdraws: of a withdrawal, the update_id of what is taken back; else "".
     """
 
     update_id: str
@@ -101,6 +103,7 @@ class Entry:
     doubtful: int = 0
     next_try_s: float | None = 0.0
     held_by: str = ""
+    withdraws: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def cancel(entry: Entry, now_s: float) -> Entry:
 _ADVICE: Mapping[State, str] = {
     "waiting": "see dafne-dante outbox list",
     "sending": "wait until it is done",
-    "sent": "it has left; ask the operator to leave it out",
+    "sent": "it has left; dafne-dante withdraw takes it back",
     "refused": "see dafne-dante outbox show",
     "cancelled": "improve again for another update",
 }

@@ -13,7 +13,7 @@ Invariants
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "close_updates",
     "pack_model",
     "pack_outbox",
+    "pack_withdrawal",
     "packers",
     "receive_updates",
     "sender_name",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _PACKED = "packed"
+_NO_DELTAS = "no-deltas"
 _NO_NAME = re.compile(r"[^A-Za-z0-9-]+")
 
 
@@ -75,21 +77,52 @@ def pack_model(
 def pack_outbox(outbox: Outbox, server: str, to: Path, key: Ed25519PrivateKey, *, seal_key: str = "") -> Content:
     """Pack every update that waits for `server`, sealed to `seal_key` where one is pinned; they stay in the outbox.
 
+    What waits because its type takes no deltas is left out: whoever imported it would block a stock merger.
+
     Raises:
         DeltaError: none waits that could be packed.
         StorageError: the disk or the stick refuses.
     """
     address = checked_address(server)
     waiting = [one for one in outbox.entries(finished=False) if one.state == "waiting" and one.server == address]
-    found = [(entry, file) for entry in waiting if (file := outbox.file_of(entry)) is not None]
+    meant = [entry for entry in waiting if entry.why != _NO_DELTAS]
+    found = [(entry, file) for entry in meant if (file := outbox.file_of(entry)) is not None]
+    if not found and len(meant) < len(waiting):
+        raise DeltaError(
+            "expected an update whose type takes deltas, found only such as take none; ask the operator, and if that "
+            "has changed: dafne-dante outbox retry --all"
+        )
     if not found:
         raise DeltaError("expected an update that waits for that server, found none; see dafne-dante outbox list")
+    return _pack(outbox, found, to, key, seal_key)
+
+
+def pack_withdrawal(outbox: Outbox, withdrawal: Entry, to: Path, key: Ed25519PrivateKey, *, seal_key: str) -> Content:
+    """As `pack_outbox`, of one withdrawal that waits.
+
+    Raises:
+        StorageError: the disk or the stick refuses, or the outbox has lost its file.
+    """
+    file = outbox.file_of(withdrawal)
+    if file is None:
+        raise StorageError("expected the withdrawal's file in the outbox, found it missing or damaged; withdraw again")
+    return _pack(outbox, [(withdrawal, file)], to, key, seal_key)
+
+
+def _pack(
+    outbox: Outbox, found: Sequence[tuple[Entry, Path]], to: Path, key: Ed25519PrivateKey, seal_key: str
+) -> Content:
+    """Pack entries of one server with their files."""
     with ExitStack() as stack:
         files = [stack.enter_context(leaving_file(file, seal_key)) for _, file in found]
         items = [_item(entry, file) for (entry, _), file in zip(found, files, strict=True)]
-        content = new_content("updates", address, items)
-        for item in items:
-            outbox.remember(outbox.audit.append(_PACKED, _facts(item, content)))
+        content = new_content("updates", found[0][0].server, items)
+        for (entry, _), item in zip(found, items, strict=True):
+            more = {"kind": entry.kind, "trigger": entry.trigger}
+            # What is packed may be a sealed copy; this is the digest of the file that stays in the outbox.
+            more |= {"open_sha256": entry.sha256} if entry.sha256 != item.sha256 else {}
+            more |= {"withdraws": entry.withdraws} if entry.withdraws else {}
+            outbox.remember(outbox.audit.append(_PACKED, {**_facts(item, content), **more}))
         write_parcel(to, content, files, key)
     return content
 

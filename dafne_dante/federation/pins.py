@@ -4,12 +4,12 @@ File: `pins.json` in the configuration folder, readable by its owner only; canon
 `version` and `pins`, a list in the order of server and type.
 
 Invariants: read strictly, since who can change it can change whom the site believes; replaced whole; between reading
-and replacing it nobody else writes (a lock of the operating system); a type that has no pin of its own has that of its
-server (type ""), which a person pins for all types at once.
+and replacing it nobody else writes (a lock of the operating system), so that under one key a number never falls; a type
+has the pin of its server (type ""), which a person pins for all types at once, unless a person gave it one of its own.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dafne_dante.delta.canonical import canonical_bytes, parse_strict
-from dafne_dante.delta.signing import fingerprint
+from dafne_dante.delta.signing import PublicKeyText, fingerprint
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
 from dafne_dante.errors import DeltaFormatError, StorageError, TrustError
 from dafne_dante.federation.trusted import NOT_PINNED, Pin
@@ -59,18 +59,46 @@ class PinFile:
 
     def find(self, place: Place, operator_key: str = "") -> Pin:
         """The pin that holds for a type; `operator_key` is that of the settings, which a pin may not contradict."""
-        pins = self.all()
-        everywhere = pins.get(Place(place.server), NOT_PINNED)
-        pin = pins.get(place, replace(NOT_PINNED, public_key=everywhere.public_key))
-        if operator_key and pin.public_key not in ("", operator_key):
-            if pin.origin == "beforehand":
+        return _found(self.all(), place, operator_key)
+
+    def pin(self, place: Place, public_key: PublicKeyText) -> None:
+        """A person says which key signs a type, or all types of a server (type "").
+
+        Release numbers go on where the key is the one that was pinned. Types whose key was first seen, or was the
+        server's, follow the server's; one that a person pinned otherwise does not.
+
+        Raises:
+            TrustError: the key is malformed.
+            StorageError: the folder is not writable.
+        """
+        fingerprint(public_key)
+        with self._changing() as pins:
+            before = pins.get(place, NOT_PINNED).public_key
+            followers = () if place.model_type else [one for one in pins if one.server == place.server]
+            for one in {place, *followers}:
+                held = pins.get(one, NOT_PINNED)
+                if one == place or held.origin == "first use" or held.public_key == before:
+                    same = held.public_key == public_key
+                    pins[one] = replace(held, origin="beforehand") if same else Pin(public_key)
+
+    def advance(self, place: Place, pin: Pin, operator_key: str = "") -> None:
+        """Remember what followed from a judgement, unless another process has meanwhile got further.
+
+        Raises:
+            TrustError: another key was pinned since, or a later release was taken; the model must not be used.
+            StorageError: the folder is not writable.
+        """
+        if self.find(place, operator_key) == pin:
+            return
+        with self._changing() as pins:
+            held = _found(pins, place, operator_key)
+            if held.public_key not in ("", pin.public_key):
+                raise TrustError("expected the key that is pinned, found that another was pinned meanwhile; pull again")
+            if (held.number, held.statement_sha256) != (pin.number, pin.statement_sha256) and held.number >= pin.number:
                 raise TrustError(
-                    f"expected one key for {place.model_type or 'the server'}, found {fingerprint(operator_key)} in "
-                    f"the settings (operator_key) and {fingerprint(pin.public_key)} pinned; remove one of them"
+                    f"expected a release after {held.number}, which was taken meanwhile, found {pin.number}; pull again"
                 )
-            # What a person says outweighs what was first seen; release numbers of another key mean nothing.
-            return Pin(operator_key)
-        return replace(pin, public_key=operator_key, origin="beforehand") if operator_key else pin
+            pins[place] = replace(pin, origin=held.origin) if held.public_key else pin
 
     def put(self, place: Place, pin: Pin) -> None:
         """Remember a pin.
@@ -103,6 +131,23 @@ class PinFile:
                 write_atomically(self._folder / PINS_FILE, content + b"\n", mode=0o600)
         except Timeout:
             raise StorageError("expected to change the pins, found another process doing so; try again") from None
+
+
+def _found(pins: Mapping[Place, Pin], place: Place, operator_key: str) -> Pin:
+    """See `PinFile.find`."""
+    everywhere = pins.get(Place(place.server), NOT_PINNED).public_key
+    pin = pins.get(place, Pin(everywhere))
+    # What a person says outweighs what was first seen; release numbers of another key mean nothing.
+    if everywhere and pin.origin == "first use":
+        pin = replace(pin, origin="beforehand") if pin.public_key == everywhere else Pin(everywhere)
+    if operator_key and pin.public_key not in ("", operator_key):
+        if pin.origin == "beforehand":
+            raise TrustError(
+                f"expected one key for {place.model_type or 'the server'}, found {fingerprint(operator_key)} in "
+                f"the settings (operator_key) and {fingerprint(pin.public_key)} pinned; remove one of them"
+            )
+        return Pin(operator_key)
+    return replace(pin, public_key=operator_key, origin="beforehand") if operator_key else pin
 
 
 def _parse(content: bytes) -> dict[Place, Pin]:

@@ -1,4 +1,4 @@
-"""Sending what waits in the outbox, one update after the other.
+"""Sending what waits in the outbox, one after the other: updates, and withdrawals of updates.
 
 The path of one update: ask the server whether its type takes deltas -> check the file, and seal a copy where the site
 has pinned a seal key -> `sending` in the database ->
@@ -42,9 +42,21 @@ from dafne_dante.federation.outbox_states import Entry, Patience, begin, is_due
 from dafne_dante.federation.pulling import Downloads
 from dafne_dante.federation.route import checked_address
 from dafne_dante.federation.sealed_copy import leaving_file
+from dafne_dante.federation.transport import Progress
 from dafne_dante.federation.verdicts import ARRIVED, Verdict, judge, settle, verdict_of_record
 
-__all__ = ["Dispatcher", "FullModels", "SiteClient", "Tried", "Uploads", "cancel_update", "dispatch_for", "recover"]
+__all__ = [
+    "Dispatcher",
+    "FullModels",
+    "SiteClient",
+    "Tried",
+    "Uploads",
+    "cancel_update",
+    "dispatch_for",
+    "recover",
+    "settle_dead",
+    "takes_deltas",
+]
 
 _DELTA_VERSION = 1
 _FULL_MODEL = "full_model_sha256"
@@ -56,7 +68,7 @@ class Uploads(Protocol):
     def model_info(self, model_type: str) -> ModelInfo:
         """What the server says about a type."""
 
-    def upload(self, model_type: str, path: Path, dice: float) -> None:
+    def upload(self, model_type: str, path: Path, dice: float, progress: Progress | None = None) -> None:
         """Send a file; UploadUnknownError when it may have arrived."""
 
 
@@ -92,6 +104,7 @@ class Dispatcher:
         mark: of the settings, see `outbox.settings_mark`: what is held under others is tried again.
         patience, draw: pauses after failures; `draw` is uniform in [0, 1).
         wait_s: how long to wait for another process that is sending.
+        progress: is told the bytes of an update that left and the bytes in all.
     """
 
     outbox: Outbox
@@ -103,6 +116,7 @@ class Dispatcher:
     patience: Patience = field(default_factory=Patience)
     draw: Callable[[], float] = randomness.random
     wait_s: float = 0.0
+    progress: Progress | None = None
 
     def send_one(self, update_id: str) -> Tried:
         """Try one update now, whether it is due or not; what has arrived or ended is left as it is.
@@ -149,33 +163,32 @@ class Dispatcher:
             capability = self.client.model_info(entry.model_type).capability
         except TransportError as error:
             return self._stays(entry, judge(error, uploading=False), error)
-        as_model = entry.kind == "delta" and not _takes_deltas(capability) and self.full_models is not None
-        seal_key = self.seal_key if entry.kind == "delta" else ""
+        as_model = entry.kind == "delta" and not takes_deltas(capability) and self.full_models is not None
         path = self.outbox.file_of(entry)
-        obstacle = _obstacle(entry, capability, seal_key, as_model=as_model)
+        obstacle = _obstacle(entry, capability, self.seal_key, as_model=as_model)
         if obstacle or path is None:
             return self._stays(entry, *(obstacle or _damaged()))
         with ExitStack() as stack:
             try:
-                leaving = stack.enter_context(self._form(entry, path, seal_key, as_model=as_model))
+                leaving = stack.enter_context(self._form(entry, path, as_model=as_model))
             except (StorageError, TransportError) as error:
                 return self._stays(entry, judge(error, uploading=False), error)
             except DanteError as error:
                 return self._stays(entry, Verdict("not-arrived", "no-form", str(error)), error)
-            return self._send(entry, leaving, _form_facts(leaving, sealed=bool(seal_key), as_model=as_model))
+            return self._send(entry, leaving, _form_facts(leaving, sealed=bool(self.seal_key), as_model=as_model))
 
-    def _form(self, entry: Entry, path: Path, seal_key: str, *, as_model: bool) -> AbstractContextManager[Path]:
+    def _form(self, entry: Entry, path: Path, *, as_model: bool) -> AbstractContextManager[Path]:
         """The file in the form in which it leaves."""
         if as_model and self.full_models is not None:
             return self.full_models.file_for(path, entry.model_type)
-        return leaving_file(path, seal_key)
+        return leaving_file(path, self.seal_key)
 
     def _send(self, entry: Entry, path: Path, form: Mapping[str, Any]) -> Tried:
         entry = self.outbox.change(entry.update_id, begin)
         self.outbox.audit.append("leaving", {**_facts(entry), **form})
         verdict, failure = ARRIVED, None
         try:
-            self.client.upload(entry.model_type, path, entry.dice)
+            self.client.upload(entry.model_type, path, entry.dice, self.progress)
         except (TransportError, StorageError) as error:
             verdict, failure = judge(error, uploading=True), error
         verdict = _once_only(verdict) if _FULL_MODEL in form else verdict
@@ -191,7 +204,13 @@ class Dispatcher:
 
 
 def dispatch_for(
-    settings: Settings, outbox: Outbox, client: SiteClient, server: str, *, wait_s: float = 0.0
+    settings: Settings,
+    outbox: Outbox,
+    client: SiteClient,
+    server: str,
+    *,
+    wait_s: float = 0.0,
+    progress: Progress | None = None,
 ) -> Dispatcher:
     """What sends a site's outbox to `server` by `client`, which must be a client of that server."""
     address = checked_address(server)
@@ -203,6 +222,7 @@ def dispatch_for(
         settings.seal_key,
         FullModelRoute(client, settings, address) if settings.allow_full_model else None,
         wait_s=wait_s,
+        progress=progress,
     )
 
 
@@ -213,11 +233,16 @@ def cancel_update(outbox: Outbox, name: str) -> Entry:
         DeltaError: there is no such update, it has left, or it is being sent right now.
     """
     entry = outbox.find(name)
+    settle_dead(outbox, entry)
+    return outbox.cancel(entry.update_id)
+
+
+def settle_dead(outbox: Outbox, entry: Entry) -> None:
+    """Settle what is being sent if the process that did so has died."""
     if entry.state == "sending":
         with outbox.sending() as mine:
             if mine:
                 recover(outbox, patience=Patience(), share=0.0, mark="")
-    return outbox.cancel(entry.update_id)
 
 
 def recover(outbox: Outbox, *, patience: Patience, share: float, mark: str) -> list[Entry]:
@@ -263,6 +288,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "bytes": entry.size_bytes,
         "trigger": entry.trigger,
         "may_be_there": entry.doubtful > 0,
+        **({"withdraws": entry.withdraws} if entry.withdraws else {}),
     }
 
 
@@ -271,14 +297,16 @@ def _outcome(entry: Entry, verdict: Verdict) -> dict[str, Any]:
 
 
 def _no_deltas(entry: Entry) -> tuple[Verdict, DanteError]:
+    what = "the withdrawal waits" if entry.kind == "withdrawal" else "update.delta is kept and waits"
     text = (
         f"expected a type that takes deltas, found that {entry.model_type} does not say so; nothing was sent, "
-        "update.delta is kept and waits in the outbox; ask the operator to publish the type's capability"
+        f"{what} in the outbox; ask the operator to publish the type's capability"
     )
     return Verdict("not-arrived", "no-deltas", text), TransportError(text)
 
 
-def _takes_deltas(capability: Capability | None) -> bool:
+def takes_deltas(capability: Capability | None) -> bool:
+    """Whether a type says that its operator takes deltas of the version that is written here."""
     return capability is not None and capability.delta >= _DELTA_VERSION
 
 
@@ -286,11 +314,9 @@ def _obstacle(
     entry: Entry, capability: Capability | None, seal_key: str, *, as_model: bool
 ) -> tuple[Verdict, DanteError] | None:
     """Why an update does not go to a type that says so of itself; None when it may."""
-    if entry.kind != "delta":
-        return None
     if seal_key and (capability is None or capability.seal_key != seal_key):
-        return _other_seal_key(entry) if _takes_deltas(capability) or as_model else _no_deltas(entry)
-    return None if _takes_deltas(capability) or as_model else _no_deltas(entry)
+        return _other_seal_key(entry) if takes_deltas(capability) or as_model else _no_deltas(entry)
+    return None if takes_deltas(capability) or as_model else _no_deltas(entry)
 
 
 def _form_facts(path: Path, *, sealed: bool, as_model: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import requests
 
 from dafne_dante.federation.failures import explain_failure
 from dafne_dante.federation.route import Route, checked_address
+from dafne_dante.federation.watchdog import WatchedAdapter
 
 __all__ = ["clock_ahead_s"]
 
@@ -20,6 +21,8 @@ def clock_ahead_s(url: str, route: Route, *, timeout_s: float = 10.0) -> float |
     address, before = checked_address(url), time.time()
     with requests.Session() as session:
         session.trust_env = False
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, WatchedAdapter())
         session.verify = route.ca_bundle or True
         session.proxies = {"https": route.proxy} if route.proxy else {}
         try:

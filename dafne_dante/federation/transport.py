@@ -6,8 +6,8 @@ Invariants
 - The API key goes into request bodies only: never into a URL, a message, a log or a representation.
 - Plain HTTP is for this machine only, and goes through no proxy; a redirect is never followed, because it could carry
   the key elsewhere. Certificates are always verified (route.py).
-- Every answer's body is bounded in size and time. A download lands in a temporary file and takes its name only when it
-  is complete and its SHA-256 is the expected one.
+- Every answer is bounded in time, its head by `timeout_s` (watchdog.py), and its body in size. A download lands in a
+  temporary file and takes its name only when it is complete and its SHA-256 is the expected one.
 - What is repeated is what leaves the server as doing it once: JSON calls, downloads, and the parts of an upload but for
   the last. The last part is repeated only when the server cannot have got all of it; when it may have,
   UploadUnknownError says so.
@@ -28,6 +28,7 @@ from dafne_dante.federation.failures import explain_failure
 from dafne_dante.federation.form import FilePart, UploadForm
 from dafne_dante.federation.retrying import Retrying
 from dafne_dante.federation.route import Route, checked_address, find_route
+from dafne_dante.federation.watchdog import WatchedAdapter
 
 __all__ = ["HttpTransport", "Progress", "Transport"]
 
@@ -60,8 +61,9 @@ class Transport(Protocol):
 class HttpTransport:
     """Dafne's HTTP API at one base URL.
 
-    `timeout_s` is for a connection (which gets 20 s at most), for the next bytes in either direction, and for a whole
-    JSON answer; a file may take longer as long as it goes at 1 KiB/s or more, up to `max_file_bytes`.
+    `timeout_s` is for a connection (which gets 20 s at most), for the next bytes in either direction, for the head of
+    an answer, and for a whole JSON answer; a file may take longer as long as it goes at 1 KiB/s or more, up to
+    `max_file_bytes`.
     `route` None: as the environment says.
 
     Raises:
@@ -196,6 +198,8 @@ class HttpTransport:
 
 def _session_on(route: Route) -> requests.Session:
     session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, WatchedAdapter())
     # The route was found and checked before; the library's own look at the environment would also send .netrc's
     # passwords, and let an environment variable replace the setting.
     session.trust_env = False

@@ -19,9 +19,18 @@ from dafne_dante.delta.canonical import canonical_bytes, parse_canonical
 from dafne_dante.delta.signing import PublicKeyText, is_signed_by, public_key_text, sign
 from dafne_dante.errors import DeltaFormatError, DeltaSignatureError
 
-__all__ = ["MAX_WITHDRAWAL_BYTES", "Withdrawal", "is_withdrawal", "make_withdrawal", "open_withdrawal"]
+__all__ = [
+    "MAX_SEALED_BYTES",
+    "MAX_WITHDRAWAL_BYTES",
+    "Withdrawal",
+    "is_withdrawal",
+    "make_withdrawal",
+    "open_withdrawal",
+]
 
 MAX_WITHDRAWAL_BYTES = 4096
+MAX_SEALED_BYTES = MAX_WITHDRAWAL_BYTES + 256
+"""Of one in an envelope (delta/sealing.py)."""
 _FORMAT, _VERSION = "dafne-dante-withdrawal", 1
 _BEGIN = b'{"format":"dafne-dante-withdrawal",'
 _KEYS = frozenset({"format", "public_key", "signature", "statement", "version"})

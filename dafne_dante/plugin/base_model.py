@@ -12,6 +12,7 @@ from dafne_dante.config import Settings
 from dafne_dante.errors import SettingsError, StorageError
 from dafne_dante.federation.client import Capability, FederationClient
 from dafne_dante.federation.pulling import pull_newest
+from dafne_dante.federation.telling import told_in_megabytes
 from dafne_dante.models.file import read_model
 from dafne_dante.models.global_model import GlobalModel
 
@@ -58,7 +59,7 @@ def base_from_server(
 
     Args:
         server: the base URL of `client`'s server; "" for the settings' one.
-        say: is told who signed the model, or that nobody did.
+        say: is told how far the download is, and who signed the model, or that nobody did.
 
     Raises:
         TransportError: see FederationClient.
@@ -67,7 +68,8 @@ def base_from_server(
     """
     if not model_type:
         raise SettingsError("expected the model's type on the server, found none; name it with --type")
-    pulled = pull_newest(client, model_type, destination, settings=settings, server=server)
+    progress = told_in_megabytes(say, f"downloading {model_type}")
+    pulled = pull_newest(client, model_type, destination, settings=settings, server=server, progress=progress)
     say(f"{model_type}: {pulled.words}")
     info = pulled.info
     return BaseModel(

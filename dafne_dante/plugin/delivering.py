@@ -12,6 +12,7 @@ from dafne_dante.errors import StorageError
 from dafne_dante.federation.outbox import open_outbox
 from dafne_dante.federation.outbox_states import Entry
 from dafne_dante.federation.sending import SiteClient, dispatch_for
+from dafne_dante.federation.telling import told_in_megabytes
 
 __all__ = ["Delivery", "deliver"]
 
@@ -30,7 +31,7 @@ class Delivery:
 def deliver(
     content: bytes, delivery: Delivery, settings: Settings, client: SiteClient, *, say: Callable[[str], None]
 ) -> Entry:
-    """Queue a delta, then try to send it; `say` is told where it waits when it has not arrived.
+    """Queue a delta, then try to send it; `say` is told how far it is, and where it waits when it has not arrived.
 
     Raises:
         TransportError: it has not arrived; it waits in the outbox.
@@ -39,7 +40,8 @@ def deliver(
     """
     outbox = open_outbox(settings)
     entry = outbox.queue(content, server=delivery.server, dice=delivery.dice, trigger=delivery.trigger)
-    dispatcher = dispatch_for(settings, outbox, client, delivery.server, wait_s=_WAIT_S)
+    progress = told_in_megabytes(say, "sending")
+    dispatcher = dispatch_for(settings, outbox, client, delivery.server, wait_s=_WAIT_S, progress=progress)
     tried = dispatcher.send_one(entry.update_id)
     if tried.error is not None:
         say(f"the update is {tried.entry.state} in the outbox: dafne-dante outbox show {entry.update_id}")

@@ -9,16 +9,20 @@ Invariants
 - With several folds each is trained and measured by itself. They decide how many epochs and which step; a last
   training then learns from all cases, for so many epochs of the same schedule.
 - What is sent is as small as it may be: each weight's update at the lowest rank whose residual (`delta.compression`) is
-  allowed, and the largest residual is allowed with which Dice on windows of the held-out cases falls by 0.002 at most.
+  allowed, and the largest residual is allowed up to which Dice on windows of the held-out cases stays within 0.002, up
+  or down: on few cases a change for the better is as much a sign of another model as one for the worse.
+  Where int8 alone changes more than that, it is stored in float16, and where that does, in float32.
 - What earlier updates of this site left out is taken along (`delta.carried`) where it costs no Dice; with noise never.
 - What is measured is the base plus the update as it would be sent, noise included; the improved model that stays is
   without noise.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -29,7 +33,7 @@ from dafne_dante.adaptation.protocol import Method
 from dafne_dante.annotations.case import Case
 from dafne_dante.delta.carried import compressed_with, left_of
 from dafne_dante.delta.compression import compressed
-from dafne_dante.delta.difference import WeightUpdate, take_difference
+from dafne_dante.delta.difference import Precision, WeightUpdate, take_difference
 from dafne_dante.delta.encode import updates_as_sent
 from dafne_dante.delta.noise import Noise, clipped_and_noised
 from dafne_dante.models.build import build_network, canonical_weights
@@ -50,8 +54,23 @@ __all__ = ["Tuned", "Tuning", "at_best_step", "smallest_updates", "tune"]
 
 _STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _WINDOWS_TO_CHOOSE_BY = 64
-_RESIDUALS = (0.3, 0.2, 0.1, 0.05)
 _DICE_TOLERANCE = 0.002
+
+
+class _Form(NamedTuple):
+    """How much may be left out of an update, and how coarsely the rest is stored."""
+
+    residual: float
+    precision: Precision = "auto"
+
+    def stored(self, updates: Iterable[WeightUpdate]) -> tuple[WeightUpdate, ...]:
+        """The updates, to be stored so."""
+        return tuple(replace(update, precision=self.precision) for update in updates)
+
+
+_EXACT = _Form(0.0, "float32")
+_FORMS = (_Form(0.0, "float16"), *map(_Form, (0.0, 0.05, 0.1, 0.2, 0.3)))
+"""The smaller, the later."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +139,8 @@ def smallest_updates(
 ) -> tuple[WeightUpdate, ...]:
     """The updates, whole in length, as small as they may be by the rule of this module."""
     measure = _Measure(base, held_out)
-    return compressed(updates, _residual_allowed([measure], [updates], whole=measure(updates)))
+    form = _form_allowed([measure], [updates], whole=measure(updates))
+    return form.stored(compressed(updates, form.residual))
 
 
 def _held_out(tuning: Tuning, division: Division) -> Tuned:
@@ -162,12 +182,12 @@ def _tuned(
         [[one(_scaled(moved, step)) for step in _STEPS] for one, moved in zip(measures, by_fold, strict=True)]
     )
     kept = [_scaled(one, step) for one in by_fold]
-    residual = _residual_allowed(measures, kept, whole=whole)
+    form = _form_allowed(measures, kept, whole=whole)
     shapes = {name: tuple(tensor.shape) for name, tensor in canonical_weights(base.plan, base.weights).items()}
     carried = {} if tuning.noise else tuning.carried
 
     def packed(one: Sequence[WeightUpdate], along: Mapping[str, Tensor]) -> tuple[WeightUpdate, ...]:
-        return compressed_with(along, one, shapes, residual)
+        return form.stored(compressed_with(along, one, shapes, form.residual))
 
     along = carried if carried and _costs_nothing(measures, kept, packed, carried) else {}
     small = packed(_scaled(updates, step), along)
@@ -246,16 +266,20 @@ class _Measure:
         return -1.0 if mean is None else mean
 
 
-def _residual_allowed(
-    measures: Sequence[_Measure], kept: Sequence[Sequence[WeightUpdate]], *, whole: float
-) -> float:  # fmt: skip
-    """The largest residual that costs no more than is tolerated of the Dice of the whole, the mean over the folds."""
+def _form_allowed(
+    measures: Sequence[Callable[[Sequence[WeightUpdate]], float]],
+    kept: Sequence[Sequence[WeightUpdate]],
+    *,
+    whole: float,
+) -> _Form:
+    """The smallest form up to which the Dice of the whole, the mean over the folds, changes no more than tolerated."""
 
-    def dice(residual: float) -> float:
-        sent = [updates_as_sent(compressed(updates, residual)) for updates in kept]
+    def dice(form: _Form) -> float:
+        sent = [updates_as_sent(form.stored(compressed(updates, form.residual))) for updates in kept]
         return float(np.mean([measure(updates) for measure, updates in zip(measures, sent, strict=True)]))
 
-    return next((residual for residual in _RESIDUALS if dice(residual) >= whole - _DICE_TOLERANCE), 0.0)
+    within = takewhile(lambda form: abs(dice(form) - whole) <= _DICE_TOLERANCE, _FORMS)
+    return next(reversed(list(within)), _EXACT)
 
 
 def _best_step(scores: Sequence[Sequence[float]]) -> tuple[float, float]:

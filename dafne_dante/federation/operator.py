@@ -16,10 +16,10 @@ Invariants
 - One operator at a time (`operator_turn`); memory does not grow with the number of updates.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.config import Settings
@@ -40,6 +40,7 @@ from dafne_dante.federation.merge import Contribution, MergeOutcome, choose_step
 from dafne_dante.federation.merge_report import MergeReport, Refusal
 from dafne_dante.federation.operator_turn import operator_scratch, operator_turn
 from dafne_dante.federation.publishing import Statement, utc_now
+from dafne_dante.federation.received import Received
 from dafne_dante.federation.validation_cases import usable_cases
 from dafne_dante.federation.withdrawal import MAX_SEALED_BYTES
 from dafne_dante.federation.withdrawn import after_withdrawal, withdrawal_in_words
@@ -149,18 +150,23 @@ class _Merge:
     def _take_withdrawals(self) -> None:
         """Note what the sites withdraw, before anything is merged."""
         for upload in self._depot.pending():
-            content = self._fetch(upload) if upload.size <= MAX_SEALED_BYTES else None
-            if content is None or not self._intake.is_withdrawal(content):
-                continue
-            try:
-                withdrawal = self._intake.withdrawal_in(content, self._type)
-                ledger = after_withdrawal(self._ledger, withdrawal)
-            except DeltaError as error:
-                self._refuse(upload.filename, content, str(error))
-                continue
-            self._save(ledger)
-            self._depot.remove_upload(upload.filename)
-            self._withdrawn.append(Refusal(upload.filename, withdrawal_in_words(ledger, withdrawal.update_id)))
+            received = self._fetch(upload) if upload.size <= MAX_SEALED_BYTES else None
+            if received is not None:
+                if self._intake.is_withdrawal(received.content):
+                    self._take_withdrawal(received)
+                received.path.unlink(missing_ok=True)
+
+    def _take_withdrawal(self, received: Received) -> None:
+        try:
+            withdrawal = self._intake.withdrawal_in(received.content, self._type)
+            ledger = after_withdrawal(self._ledger, withdrawal)
+        except DeltaError as error:
+            self._refuse(received, str(error))
+            return
+        self._save(ledger)
+        self._drop(received)
+        told = withdrawal_in_words(ledger, withdrawal.update_id)
+        self._withdrawn.append(Refusal(received.upload.filename, told))
 
     def _admit_all(self) -> Iterator[Admitted]:
         """Admit or quarantine each upload, oldest first; one that a crash left in the queue only leaves it."""
@@ -168,32 +174,34 @@ class _Merge:
         done = {(entry.upload, entry.content_sha256) for entry in self._ledger.updates.values()}
         for upload in self._depot.pending():
             self._pause()
-            content = self._fetch(upload)
-            if content is None:
+            received = self._fetch(upload)
+            if received is None:
                 continue
-            if (upload.filename, hashlib.sha256(content).hexdigest()) in done:
-                self._depot.remove_upload(upload.filename)
-                continue
-            if self._ledger.is_withdrawn(*self._intake.name_of(content)):
-                self._depot.remove_upload(upload.filename)
+            if (upload.filename, received.sha256) in done:
+                self._drop(received)
                 continue
             try:
-                one = self._intake.admit(upload, content, seen)
+                opened = self._intake.open(received)
+                if self._ledger.is_withdrawn(*opened.name):
+                    self._drop(received)
+                    continue
+                one = self._intake.admit(opened, seen)
             except (DeltaError, ModelError) as error:
-                self._refuse(upload.filename, content, str(error))
+                self._refuse(received, str(error))
             else:
                 seen.add(one.update_id)
                 yield one
 
-    def _fetch(self, upload: PendingUpload) -> bytes | None:
-        """The upload's bytes; None, with a note in the report, where the depot cannot hand it out or it is too long."""
+    def _fetch(self, upload: PendingUpload) -> Received | None:
+        """The upload in the scratch; None, with a note in the report, when it cannot be had or is too long."""
         reason = upload.fault or f"expected at most {_MAX_UPLOAD_BYTES} bytes, found {upload.size}; remove it by hand"
         if not upload.fault and upload.size <= _MAX_UPLOAD_BYTES:
             try:
-                path = self._depot.fetch_upload(upload.filename, self._scratch / "upload")
+                path = self._depot.fetch_upload(upload.filename, self._scratch / f"{uuid4()}.upload")
                 content = read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)
                 if len(content) == upload.size:
-                    return content
+                    return Received(upload, path, content)
+                path.unlink(missing_ok=True)
                 # A proxy's page, or half of a file: to refuse it would take a good update off the queue.
                 reason = f"expected {upload.size} bytes, as listed, found {len(content)}; it is asked for again"
             except ServerAnswerError as error:  # gone meanwhile, or longer than it said
@@ -285,9 +293,15 @@ class _Merge:
         self._save(self._ledger.refused(one.update_id, one.entry, reason))
         self._take_off(one.upload, reason)
 
-    def _refuse(self, upload: str, content: bytes, reason: str) -> None:
-        self._store.quarantine(upload, content, reason)
-        self._take_off(upload, reason)
+    def _refuse(self, received: Received, reason: str) -> None:
+        self._store.quarantine(received.upload.filename, received.content, reason)
+        self._take_off(received.upload.filename, reason)
+        received.path.unlink(missing_ok=True)
+
+    def _drop(self, received: Received) -> None:
+        """What is done with, whether published, refused or withdrawn, leaves the queue and nothing more."""
+        self._depot.remove_upload(received.upload.filename)
+        received.path.unlink(missing_ok=True)
 
     def _take_off(self, upload: str, reason: str) -> None:
         self._depot.remove_upload(upload)

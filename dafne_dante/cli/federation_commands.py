@@ -36,7 +36,8 @@ def merge(
 ) -> None:
     """Verify what waits, merge it, try it on the operator's cases; publish the result or quarantine with the reason."""
     from dafne_dante.annotations.folders import read_cases
-    from dafne_dante.federation.operator import MergeOptions, merge_pending
+    from dafne_dante.federation.aggregator import OperatorMerge
+    from dafne_dante.federation.operator import MergeOptions
     from dafne_dante.federation.publishing import Statement
 
     settings = load_settings()
@@ -46,7 +47,7 @@ def merge(
     if watch:
         _watch(depot, model_type, cases, settings, options=options, every_s=every, as_json=as_json)
         return
-    report = merge_pending(depot, model_type, cases, settings, options)
+    report = OperatorMerge(model_type, cases, settings, options)(depot)
     print_object(report.as_json(), as_json=as_json, text=lambda: _told(report.as_json()))
 
 

@@ -1,9 +1,9 @@
 """A hundred hospitals on this machine, simulated by Flower: `make flower-demo`.
 
 Each has three brains of its own from one of two scanners and a signing key; the operator has the first global model,
-two cases of its own and the list of keys. Every site improves the model with the same code as in a hospital, and one
-round's deltas are merged with the same code as at an operator. One site sends what was changed on its way, another one
-signs with a key that is on nobody's list.
+signed by a key that every site has pinned, two cases of its own and the list of sites' keys. Every site improves the
+model with the same code as in a hospital, and one round's deltas are merged with the same code as at an operator. One
+site sends what was changed on its way, another one signs with a key that is on nobody's list.
 """
 
 import os
@@ -25,19 +25,22 @@ from dafne_dante.delta.signing import ensure_signing_key, public_key_text, trust
 from dafne_dante.demo.anatomy import LABELS
 from dafne_dante.demo.scanners import SCANNER_A, SCANNER_B, write_hospital
 from dafne_dante.durable import make_folder
-from dafne_dante.federation.flower import DeltaStrategy, site_app
-from dafne_dante.federation.operator import MergeReport, merge_pending
+from dafne_dante.federation.aggregator import OperatorMerge
+from dafne_dante.federation.depot import FolderDepot
+from dafne_dante.federation.flower import DeltaStrategy, SiteTrust, site_app
+from dafne_dante.federation.merge_report import MergeReport
+from dafne_dante.federation.published_versions import hand_in
 from dafne_dante.federation.shelf import Shelf
-from dafne_dante.models.file import write_model
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest
 from dafne_dante.training.scratch import ScratchWish, train_on
 
-__all__ = ["improve_at_site", "main", "make_operator", "run_flower_demo"]
+__all__ = ["improve_at_site", "main", "make_operator", "run_flower_demo", "site_settings"]
 
 MODEL_TYPE = "Brain"
+_SERVER = "https://federation.example/"
 _VOXEL_MM = 8.0
 _OPERATOR_SUBJECTS, _FIRST_SUBJECTS, _FIRST_SITE_SUBJECT = (5_000, 5_001), range(4_000, 4_006), 6_000
 _FIRST_EPOCHS = 12
@@ -66,13 +69,18 @@ def improve_at_site(root: Path, model: Path, out: Path, node: Mapping[str, Any])
     return delta if summary.gate == "passed" else None
 
 
+def site_settings(root: Path, operator_key: str, node: Mapping[str, Any]) -> Settings:
+    """The settings of a simulated hospital, which has the operator's key from a telephone call."""
+    return Settings(root / "sites" / f"{int(node['partition-id'])}" / "configuration", operator_key=operator_key)
+
+
 def run_flower_demo(root: Path, sites: int = 100) -> MergeReport:
     """Make the federation in `root`, run one round, and return what the merge came to; errors as train_on."""
     settings = make_operator(root, sites)
     validation = read_cases(root / "operator-cases", labels=LABELS)
-    strategy = DeltaStrategy(
-        root / "types", MODEL_TYPE, lambda depot: merge_pending(depot, MODEL_TYPE, validation, settings)
-    )
+    strategy = DeltaStrategy(root / "types", MODEL_TYPE, OperatorMerge(MODEL_TYPE, validation, settings))
+    operator_key = public_key_text(ensure_signing_key(settings.folder))
+    trust = SiteTrust(MODEL_TYPE, _SERVER, partial(site_settings, root, operator_key))
     server = ServerApp()
 
     @server.main()  # type: ignore[untyped-decorator]
@@ -83,7 +91,7 @@ def run_flower_demo(root: Path, sites: int = 100) -> MergeReport:
 
     run_simulation(
         server_app=server,
-        client_app=site_app(partial(improve_at_site, root)),
+        client_app=site_app(partial(improve_at_site, root), trust),
         num_supernodes=sites,
         backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": os.cpu_count() or 1}},
     )
@@ -91,16 +99,16 @@ def run_flower_demo(root: Path, sites: int = 100) -> MergeReport:
 
 
 def make_operator(root: Path, sites: int) -> Settings:
-    """The first global model on the shelf, the operator's cases, and the sites' keys but one on its list."""
+    """The first global model, signed, on the shelf, the operator's cases, and the sites' keys but one on its list."""
     settings = Settings(root / "operator", dice_margin=_DICE_MARGIN)
     write_hospital(root / "operator-cases", SCANNER_B, _OPERATOR_SUBJECTS, voxel_mm=_VOXEL_MM)
     write_hospital(root / "first-cases", SCANNER_A, _FIRST_SUBJECTS, voxel_mm=_VOXEL_MM)
     cases = read_cases(root / "first-cases", labels=LABELS)
     trained = train_on(_PLAN, 2, cases[1:], cases[:1], ScratchWish(root / "cache", epochs=_FIRST_EPOCHS))
-    write_model(trained.model, root / "first.model")
     shelf = Shelf(make_folder(root / "types"))
     shelf.add_type(MODEL_TYPE, {"categories": list(LABELS), "dafne_dante": {"delta": 1}})
-    shelf.publish_copy(MODEL_TYPE, root / "first.model")
+    ensure_signing_key(settings.folder)
+    hand_in(FolderDepot(root / "types", MODEL_TYPE), MODEL_TYPE, trained.model, settings)
     for number in range(sites):
         key = public_key_text(ensure_signing_key(root / "sites" / f"{number}" / "configuration"))
         if number != _UNKNOWN:

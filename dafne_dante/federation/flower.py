@@ -4,18 +4,24 @@ Terms: a *site app* is Flower's ClientApp, run at a site; the *strategy* runs at
 messages between them, and nothing more.
 
 Invariants
-- Down goes the newest `.model` file as it was published, the operator's signature inside; up comes one delta file that
-  the site signed, or nothing. Flower's records hold no weight, no metric and no text of a site beside it.
-- What comes up is received like any upload and merged by the merger that every other way leads to (`operator`): same
-  checks, same quarantine, same validation, same ledger. That a message came over Flower speaks for nothing.
-- Nothing is built unless Flower's telemetry, its search for updates and Ray's report of usage are off (`QUIET`).
+- Down goes the newest `.model` file as it was published, the operator's signature inside, and its version; up comes
+  one delta file that the site signed, or nothing. Flower's records hold no weight, no metric and no text of a site
+  beside it.
+- What comes down is pulled by the site's client through a `Transport` like any download (`message_transport`), and
+  judged against the site's pins before it is used: no model of another's, and none older than one that was taken.
+- What comes up is received like any upload and merged by the `Aggregator` that every other way leads to: same checks,
+  same quarantine, same validation, same ledger. That a message came over Flower speaks for nothing.
+- Nothing is built unless Flower's telemetry, its search for updates, its installing of what an app asks for, and Ray's
+  report of usage are off (`QUIET`).
 - A site's fault is told to the site; the operator learns only that there is no update.
 """
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +30,56 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from dafne_dante.durable import make_folder, read_bounded
+from dafne_dante.config import Settings
+from dafne_dante.durable import make_folder
 from dafne_dante.errors import DanteError, SettingsError
+from dafne_dante.federation.aggregator import Aggregator
+from dafne_dante.federation.client import FederationClient
 from dafne_dante.federation.depot import FolderDepot
-from dafne_dante.federation.operator import MergeReport
+from dafne_dante.federation.merge_report import MergeReport
+from dafne_dante.federation.message_transport import MAX_MESSAGE_FILE_BYTES, MessageTransport
+from dafne_dante.federation.model_signature import read_signature
+from dafne_dante.federation.pulling import pull_newest
 from dafne_dante.federation.shelf import Shelf
 
-__all__ = ["QUIET", "DeltaStrategy", "LocalUpdate", "site_app"]
+__all__ = ["QUIET", "DeltaStrategy", "LocalUpdate", "SiteTrust", "site_app"]
 
 LocalUpdate = Callable[[Path, Path, Mapping[str, Any]], Path | None]
 """From a `.model` file, an empty folder and the node's own configuration to a signed delta file; None for no update."""
 
-QUIET = ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK", "RAY_USAGE_STATS_ENABLED")
-"""What must be set in the environment before Flower is imported: "0", "1" and "0"."""
-_MAX_BYTES = 1 << 30
-_FILE, _MODEL, _DELTA = "file", "model", "delta"
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""What must be set in the environment before Flower is imported."""
+_INSTALLS = "--allow-runtime-dependency-installation"  # how a SuperLink or a SuperNode tells its apps' processes
+_FILE, _VERSION, _MODEL, _DELTA = "file", "version", "model", "delta"
 _LOG = logging.getLogger(__name__)
 
 
-def site_app(improve_locally: LocalUpdate) -> ClientApp:
-    """The app of a site; a DanteError of `improve_locally` is logged at the site and costs its update only.
+@dataclass(frozen=True)
+class SiteTrust:
+    """By what a site judges the model that comes down.
+
+    Attributes:
+        model_type: the type that the site takes part in; a model signed as another is refused.
+        server: the address under which the site's pins are kept: that of the operator's Dafne server, where there is
+            one, so that a key pinned there holds here, and a release taken there is not taken back here.
+        settings: the site's, from the node's own configuration.
+    """
+
+    model_type: str
+    server: str
+    settings: Callable[[Mapping[str, Any]], Settings]
+
+
+def site_app(improve_locally: LocalUpdate, trust: SiteTrust) -> ClientApp:
+    """The app of a site; a DanteError there, a model that is not trusted included, is logged and costs the update only.
 
     Raises:
-        SettingsError: the engine would tell others of itself, see QUIET.
+        SettingsError: the engine would tell others of itself, or install, see QUIET.
     """
     _check_quiet()
     app = ClientApp()
@@ -55,16 +88,30 @@ def site_app(improve_locally: LocalUpdate) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         delta = b""
         with tempfile.TemporaryDirectory(prefix="dafne-dante-") as folder:
-            model = Path(folder) / "global.model"
-            model.write_bytes(message.content[_MODEL][_FILE])
             try:
-                path = improve_locally(model, make_folder(Path(folder) / "out"), dict(context.node_config))
-                delta = b"" if path is None else read_bounded(path, max_bytes=_MAX_BYTES)
+                delta = _update_for(message, dict(context.node_config), Path(folder), improve_locally, trust)
             except DanteError as error:
                 _LOG.warning("no update: %s", error)
         return Message(content=RecordDict({_DELTA: ConfigRecord({_FILE: delta})}), reply_to=message)
 
     return app
+
+
+def _update_for(
+    message: Message, node: Mapping[str, Any], folder: Path, improve_locally: LocalUpdate, trust: SiteTrust
+) -> bytes:
+    """Pull the model out of the message, improve it, and hand the delta to the same client; b"" for no update."""
+    record = message.content.config_records.get(_MODEL) or {}
+    transport = MessageTransport(trust.model_type, record.get(_VERSION), record.get(_FILE))
+    client = FederationClient(transport, chunk_bytes=MAX_MESSAGE_FILE_BYTES)
+    model = folder / "global.model"
+    pulled = pull_newest(client, trust.model_type, model, settings=trust.settings(node), server=trust.server)
+    level = logging.WARNING if read_signature(pulled.model) is None else logging.INFO
+    _LOG.log(level, "%s: %s", trust.model_type, pulled.words)
+    path = improve_locally(model, make_folder(folder / "out"), node)
+    if path is not None:
+        client.upload(trust.model_type, path, 0.0)  # the strategy has no use for a Dice: the operator measures
+    return transport.sent
 
 
 class DeltaStrategy(Strategy):  # type: ignore[misc]
@@ -74,11 +121,11 @@ class DeltaStrategy(Strategy):  # type: ignore[misc]
         reports: what each round's merge came to.
     """
 
-    def __init__(self, root: Path, model_type: str, merge: Callable[[FolderDepot], MergeReport]) -> None:
-        """`root` is the folder of a server's types (`Shelf`); `merge` is `merge_pending` with its other arguments.
+    def __init__(self, root: Path, model_type: str, merge: Aggregator) -> None:
+        """`root` is the folder of a server's types (`Shelf`).
 
         Raises:
-            SettingsError: the engine would tell others of itself, see QUIET.
+            SettingsError: the engine would tell others of itself, or install, see QUIET.
         """
         _check_quiet()
         self.reports: list[MergeReport] = []
@@ -90,8 +137,9 @@ class DeltaStrategy(Strategy):  # type: ignore[misc]
     ) -> Iterable[Message]:
         """The newest version, to every node that is there."""
         with tempfile.TemporaryDirectory(prefix="dafne-dante-") as folder:
-            model = self._depot.fetch_model(self._depot.versions()[-1], Path(folder) / "global.model")
-            content = RecordDict({_MODEL: ConfigRecord({_FILE: model.read_bytes()})})
+            version = self._depot.versions()[-1]
+            model = self._depot.fetch_model(version, Path(folder) / "global.model")
+            content = RecordDict({_MODEL: ConfigRecord({_FILE: model.read_bytes(), _VERSION: version})})
         return [Message(content=content, dst_node_id=node, message_type="train") for node in grid.get_node_ids()]
 
     def aggregate_train(
@@ -137,9 +185,12 @@ class DeltaStrategy(Strategy):  # type: ignore[misc]
 
 
 def _check_quiet() -> None:
-    if [os.environ.get(name) for name in QUIET] != ["0", "1", "0"]:
+    wrong = [f"{name}={value}" for name, value in QUIET.items() if os.environ.get(name) != value]
+    if wrong:
+        raise SettingsError(f"expected {' and '.join(wrong)} in the environment, found others; set them")
+    if _INSTALLS in sys.argv:
         raise SettingsError(
-            f"expected {QUIET[0]}=0, {QUIET[1]}=1 and {QUIET[2]}=0 in the environment, found others; set them"
+            f"expected an engine that installs nothing, found it started with {_INSTALLS}; leave it out"
         )
 
 
@@ -147,4 +198,4 @@ def _delta_in(reply: Message) -> bytes:
     """The delta file in a reply; nothing where it holds anything else, or too much."""
     record = reply.content.config_records.get(_DELTA)
     delta = record.get(_FILE) if record is not None else None
-    return delta if isinstance(delta, bytes) and len(delta) <= _MAX_BYTES else b""
+    return delta if isinstance(delta, bytes) and len(delta) <= MAX_MESSAGE_FILE_BYTES else b""

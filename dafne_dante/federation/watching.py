@@ -21,8 +21,9 @@ from typing import Any
 from dafne_dante.annotations.case import Case
 from dafne_dante.config import Settings
 from dafne_dante.errors import StorageError, TransportError, UntrustedVersionError
+from dafne_dante.federation.aggregator import OperatorMerge
 from dafne_dante.federation.depot import Depot
-from dafne_dante.federation.operator import MergeOptions, merge_pending
+from dafne_dante.federation.operator import MergeOptions
 from dafne_dante.federation.operator_turn import operator_turn
 from dafne_dante.federation.publishing import utc_now
 
@@ -85,7 +86,7 @@ def watch_queue(
         SettingsError, AnnotationError, ModelError, TrustError: as `merge_pending`; nobody but the operator can help.
         KeyboardInterrupt: a second signal.
     """
-    options = replace(options, is_stopping=stop.is_asked)
+    merge = OperatorMerge(model_type, validation, settings, replace(options, is_stopping=stop.is_asked))
     with operator_turn(settings.folder, model_type):
         _say(tell, "started", type=model_type, every_s=every_s)
         # The first look also settles what a crash has left, though nothing may wait.
@@ -93,7 +94,7 @@ def watch_queue(
         while not stop.is_asked():
             try:
                 if is_first or depot.pending():
-                    report = merge_pending(depot, model_type, validation, settings, options)
+                    report = merge(depot)
                     has_done = bool(report.merged or report.quarantined)
                     if has_done or (report.skipped and not was_waiting):
                         _say(tell, "merged", **report.as_json())

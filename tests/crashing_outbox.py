@@ -211,8 +211,8 @@ def check_log(outbox, arrived):
     assert sum(again) >= len(arrived) - len(taken), "what may be there twice is said to be"
 
 
-def try_all(root, name, mode, seam, step):
-    prepare, act, numbers = SCENARIOS[name]
+def try_all(root, name, mode, seam, step, scenarios, check):
+    prepare, act, numbers = scenarios[name]
     (root / "before").mkdir()
     prepare(root / "before")
     ends, nth, results = Counter(), 1 - step, set()
@@ -231,13 +231,13 @@ def try_all(root, name, mode, seam, step):
             return {"points": nth - step, "results": len(results), **ends}
 
 
-def main(folder, where, how, step, *scenarios):
+def main(folder, where, how, step, *names, scenarios=SCENARIOS, check=check):
     seam = {"c": UnderTheCLibrary, "python": UnderPython}[where]()
     answers = {}
-    for name in scenarios:
+    for name in names:
         (Path(folder) / name).mkdir()
         seam.disarm()
-        answers[name] = try_all(Path(folder) / name, name, MODES[how], seam, int(step))
+        answers[name] = try_all(Path(folder) / name, name, MODES[how], seam, int(step), scenarios, check)
     print(json.dumps(answers))
 
 

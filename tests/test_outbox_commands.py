@@ -1,18 +1,20 @@
 """The commands outbox and audit, against a real server: what a person in IT sees, and exit codes."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from deltas import make_delta
+from deltas import KEY, make_delta
 from federations import LIMIT, Federation
 from outboxes import delta
 
 from dafne_dante.config import Settings, load_settings, write_settings
 from dafne_dante.delta.difference import WeightUpdate
-from dafne_dante.delta.sealing import create_seal_key
+from dafne_dante.delta.sealing import create_seal_key, seal
 from dafne_dante.federation.outbox import open_outbox
+from dafne_dante.federation.withdrawal import make_withdrawal
 
 
 class Site:
@@ -128,6 +130,37 @@ def test_what_is_larger_than_the_server_takes_is_known_by_its_401(site):
     code, answer, _ = site.run("outbox", "send")
     assert (code, answer["updates"][0]["why"], answer["updates"][0]["held"]) == (1, "too-large", True)
     assert site.run("audit", "show")[1]["records"][1]["outcome"] == "refused"
+
+
+def test_what_waits_is_shown_by_its_update_id_and_what_left_is_gone(site):
+    entry = site.queue()
+    file = site.run("outbox", "show", entry.update_id)[1]["file"]
+    assert Path(file).read_bytes() == delta(model_type=site.type)
+    by_id, by_file = (site.run("inspect", name)[1] for name in (entry.update_id[:8], file))
+    assert by_id == by_file
+    assert by_id["update_id"] == entry.update_id
+    assert "file: " in site.command("outbox", "show", entry.update_id)[1]
+    site.run("outbox", "send")
+    assert site.run("outbox", "show", entry.update_id)[1]["file"] is None
+    code, _, err = site.run("inspect", entry.update_id)
+    assert (code, "its file is gone" in err) == (1, True)
+    assert site.run("inspect", "abcdef")[0] == 1
+
+
+def test_what_else_leaves_is_told_for_what_it_is(site, tmp_path):
+    site.run("keys", "create")
+    entry, key = site.queue(), create_seal_key(tmp_path / "operator")
+    words = ("bundle", "export", "--outbox", "--server", site.federation.url, "--to", tmp_path / "a.bundle")
+    assert site.run(*words)[0] == 0
+    (tmp_path / "a.sealed").write_bytes(seal(delta(), key))
+    (tmp_path / "a.withdrawal").write_bytes(make_withdrawal(entry.update_id, site.type, KEY))
+    told = {name: site.run("inspect", tmp_path / f"a.{name}")[1] for name in ("bundle", "sealed", "withdrawal")}
+    assert told["bundle"]["file"] == "bundle with updates of a site"
+    assert entry.update_id in told["bundle"]["items"][0]
+    assert told["sealed"]["sha256"] == hashlib.sha256((tmp_path / "a.sealed").read_bytes()).hexdigest()
+    assert (told["withdrawal"]["file"], told["withdrawal"]["update_id"]) == ("withdrawal", entry.update_id)
+    for name, one in told.items():
+        assert one["statement"] in site.command("inspect", tmp_path / f"a.{name}")[1]
 
 
 def test_cancelled_is_cancelled(site):

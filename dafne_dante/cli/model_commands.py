@@ -196,11 +196,22 @@ def evaluate(
     )
 
 
-def inspect(file: Annotated[Path, typer.Argument(help="A .model or a .delta file.")], as_json: Json = False) -> None:
-    """Everything in a model or a delta that a person would want to know before it leaves the house."""
+def inspect(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE|UPDATE_ID",
+            help="A .model, a .delta, a bundle, a sealed file or a withdrawal; or an update of the outbox by its "
+            "update_id, or its first characters.",
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Everything in a file that a person would want to know before it leaves the house."""
+    from dafne_dante.cli.outbox_commands import file_in_outbox
     from dafne_dante.plugin.inspect import describe_file, describe_in_words
 
-    description = describe_file(file)
+    description = describe_file(file if file.exists() else file_in_outbox(str(file)) or file)
     print_object(description, as_json=as_json, text=lambda: describe_in_words(description))
 
 

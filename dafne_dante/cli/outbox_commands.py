@@ -1,5 +1,6 @@
 """Commands around the outbox: list, show, send, retry, cancel."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,13 +10,16 @@ from dafne_dante.cli.output import print_object, say
 from dafne_dante.config import Settings, load_settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dafne_dante.federation.outbox import Outbox
     from dafne_dante.federation.outbox_states import Entry
     from dafne_dante.federation.sending import Dispatcher, Tried
 
-__all__ = ["outbox"]
+__all__ = ["file_in_outbox", "outbox"]
 
 outbox = typer.Typer(help="Updates that are to leave this site, and what became of them.", no_args_is_help=True)
+_UPDATE_ID = re.compile(r"[0-9a-f-]{4,36}")
 Name = Annotated[str, typer.Argument(help="An update's update_id, or its first characters.")]
 Server = Annotated[
     str, typer.Option(help="Base URL of the federation server; that of the settings when left out.")
@@ -47,7 +51,8 @@ def show(name: Name, as_json: Json = False) -> None:
     """All about one update, with what the audit log has of it."""
     found = _existing()
     entry = found.find(name)
-    described = _described(entry)
+    path = found.file_of(entry)
+    described = {**_described(entry), "file": str(path) if path else None}
     records = [dict(record) for record in found.audit.records() if record.get("update_id") == entry.update_id]
     print_object(
         {**described, "records": records},
@@ -98,6 +103,24 @@ def cancel(name: Name, as_json: Json = False) -> None:
     if was_packed(found, entry.update_id):
         say(f"it was packed into a bundle; if that is handed over: dafne-dante withdraw {entry.update_id}")
     print_object(_described(entry), as_json=as_json, text=lambda: f"cancelled {entry.update_id}")
+
+
+def file_in_outbox(name: str) -> "Path | None":
+    """The file of the update of this update_id, or whose update_id alone begins so; None for no such name.
+
+    Raises:
+        DeltaError: it is not there any more, or several updates begin so.
+    """
+    from dafne_dante.errors import DeltaError
+
+    found = _outbox() if _UPDATE_ID.fullmatch(name) else None
+    if found is None or not any(entry.update_id.startswith(name) for entry in found.entries()):
+        return None
+    entry = found.find(name)
+    path = found.file_of(entry)
+    if path is None:
+        raise DeltaError(f"expected an update whose file is here, found that it is {entry.state}; its file is gone")
+    return path
 
 
 def _outbox() -> "Outbox | None":

@@ -26,6 +26,7 @@ __all__ = [
     "is_withdrawal",
     "make_withdrawal",
     "open_withdrawal",
+    "read_withdrawal",
 ]
 
 MAX_WITHDRAWAL_BYTES = 4096
@@ -75,11 +76,26 @@ def make_withdrawal(update_id: str, model_type: str, key: Ed25519PrivateKey) -> 
 
 
 def open_withdrawal(content: bytes, *, trusted_keys: Collection[PublicKeyText], model_type: str) -> Withdrawal:
-    """Read a withdrawal and check its signature.
+    """Read a withdrawal by a trusted key.
 
     Raises:
         DeltaFormatError: another layout, or of another type.
         DeltaSignatureError: changed after signing, or signed by a key that is not trusted.
+    """
+    found = read_withdrawal(content)
+    if found.public_key not in trusted_keys:
+        raise DeltaSignatureError("expected a withdrawal by a key that is trusted, found another; trust the key first")
+    if found.model_type != model_type:
+        raise DeltaFormatError("expected a withdrawal of this type, found one of another; check the type")
+    return found
+
+
+def read_withdrawal(content: bytes) -> Withdrawal:
+    """Read a withdrawal and check that its key signed it, whoever's that is.
+
+    Raises:
+        DeltaFormatError: another layout.
+        DeltaSignatureError: changed after signing.
     """
     if len(content) > MAX_WITHDRAWAL_BYTES:
         raise DeltaFormatError(f"expected a withdrawal of at most {MAX_WITHDRAWAL_BYTES} bytes, found a longer file")
@@ -93,12 +109,8 @@ def open_withdrawal(content: bytes, *, trusted_keys: Collection[PublicKeyText], 
     public_key, signature, statement = texts
     if not is_signed_by(public_key, signature, statement.encode("utf-8", "surrogatepass")):
         raise DeltaSignatureError("expected the signature of the withdrawal, found another; have it made again")
-    if public_key not in trusted_keys:
-        raise DeltaSignatureError("expected a withdrawal by a key that is trusted, found another; trust the key first")
     told = parse_canonical(statement.encode(), "a withdrawal's statement")
     _check(told)
-    if told["model_type"] != model_type:
-        raise DeltaFormatError("expected a withdrawal of this type, found one of another; check the type")
     return Withdrawal(**told, public_key=public_key)
 
 

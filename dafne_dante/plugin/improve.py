@@ -4,7 +4,8 @@ pull the global model -> collect the site's cases -> hold some out -> fine-tune 
 would be sent -> quality gate -> sign -> write the files -> outbox -> upload.
 
 Invariants
-- The improved model is the base plus the delta *as it would be sent*: what was measured is what leaves the house.
+- What is measured and judged is the base plus the delta *as it would be sent*. The improved model that stays is that,
+  too, but for noise: where there is noise, it is the base plus the update before it was clipped and noised.
 - The output folder gets all files of a run or none: until the last of them is written it is as it was, but for
   `improvement.checkpoint`, which is there from the first epoch until the run is done and survives whatever ends the
   process. A run that is resumed from it sends what an uninterrupted one would have sent; with another base, other cases

@@ -235,7 +235,9 @@ def _pull_to_start(run: Run) -> None:
             for parameter in group["params"]:
                 pull = group["lr"] * group["pull_to_start"]
                 stiffness = run.stiffness.get(parameter)
-                parameter.lerp_(run.start[parameter], pull if stiffness is None else (pull * stiffness).clamp(max=1.0))
+                # No further than the start: beyond it each step would lead farther away.
+                share = min(pull, 1.0) if stiffness is None else (pull * stiffness).clamp(max=1.0)
+                parameter.lerp_(run.start[parameter], share)
 
 
 def _assess(

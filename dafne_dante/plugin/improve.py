@@ -166,11 +166,11 @@ def _prepare(
         request.data, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage
     )
     progress.collected(collection)
-    division, step_s = _within_budget(divide(collection.cases, seed=request.seed), request, base.model)
-    progress.stage(division.words)
     replayed = _of_own_domain(request.replay, request, settings, base.model, progress)
+    division = divide(collection.cases, seed=request.seed).with_replay(replayed)
+    division, step_s = _within_budget(division, request, base.model)
+    progress.stage(division.words)
     if replayed:
-        division = division.with_replay(replayed)
         progress.stage(f"and {len(replayed)} of the model's own domain, so that less is forgotten")
     network = build_network(plan, base.model.weights).to(choose_device())
     measured = Measurements()
@@ -187,7 +187,8 @@ def _within_budget(division: Division, request: ImprovementRequest, model: Globa
     if kept := kept_choice(request.out, resume=request.resume):
         return (division.first_fold() if kept.one_training else division), 0.0
     step_s = step_seconds(model, request.thrift.batch_size)
-    short = division.is_cross_fit and is_too_short(request.minutes, step_s, len(division.folds) + 1)
+    trainings = len(division.folds) + 1
+    short = division.is_cross_fit and is_too_short(request.minutes, step_s, trainings, division.replay_factor)
     return (division.first_fold() if short else division), step_s
 
 

@@ -39,7 +39,7 @@ from dafne_dante.training.optimizer import adamw
 from dafne_dante.training.prepared import PreparedCase
 from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.recipe import Recipe, rate_factor
-from dafne_dante.training.run import Best, Run, optimizer_groups, release, restore, take_snapshot
+from dafne_dante.training.run import Best, Run, optimizer_groups, release, restore, take_snapshot, where_pulled
 from dafne_dante.training.sampling import Batch, PatchSampler
 
 __all__ = ["FitResult", "Recipe", "fit"]
@@ -147,12 +147,11 @@ def _begin(
     method.advance(network, 1, recipe.epochs)
     heads = AuxiliaryHeads(network) if recipe.deep_supervision else None
     groups = optimizer_groups(network, method, recipe, heads)
-    pulled = [parameter for group in groups if group["pull_to_start"] for parameter in group["params"]]
     return Run(
         network=network,
         outputs=SupervisedNetwork(network, heads),
         optimizer=adamw(groups, recipe.learning_rate),
-        start={parameter: parameter.detach().clone() for parameter in pulled},
+        start=where_pulled(groups),
         stiffness={
             parameter: value
             for group in method.parameter_groups(network)

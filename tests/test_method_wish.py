@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 from phantoms import make_case
@@ -41,6 +43,12 @@ def test_every_choice_reaches_its_method():
                                   MethodWish("head"), MethodWish("auto")])  # fmt: skip
 def test_what_fits_is_taken(wish):
     check_wish(wish)
+
+
+def test_the_documentation_names_every_option():
+    text = (Path(__file__).parent.parent / "docs" / "adaptation.md").read_text()
+    for options in METHOD_OPTIONS.values():
+        assert all(re.search(rf"--option \"?{name}=", text) for name in options)
 
 
 def test_what_auto_had_no_use_for_is_told():

@@ -8,6 +8,7 @@ What the rules rest on (`dafne-dante benchmark`, docs/benchmarks.md; SCIENCE.md 
   for new structures from the first: what draws them must move as a whole (one study: Dice 0.64 against 0.60).
 - Rank 4 for few studies, 16 for more than 20, else 8: a rank that the cases cannot fill only adds bytes.
 - A good start takes small steps, a poor one larger ones, new structures the largest and the most epochs.
+The two Dice above are of a whole run, on test cases, seen afterwards; the other rules come from SCIENCE.md.
 
 Invariants: pure, equal situations give equal choices; a budget gives training fewer epochs, but three at least, in
 which a schedule still means something, and then shorter ones, but of five steps at least. Where even that is too much

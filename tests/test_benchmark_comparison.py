@@ -106,11 +106,82 @@ def test_promises_are_kept_or_not_and_the_worst_is_told():
     found = promises_of(scratch=0.5, full=0.61, lora=0.606)
     assert [one.kept for one in found.values()] == [1, 1, 1, 1, 0]
     assert found["70 % fewer seconds to 85 % of the common peak"].worst == "+0.667 (one, 1, rich)"
+    found = promises_of(scratch=0.5, full=0.5, lora=0.5)
+    assert found["LoRA is above scratch in Dice"].kept == 0, "equal is not above"
     found = promises_of(scratch=0.5, full=0.62, lora=0.49)
     assert [one.kept for one in found.values()] == [0, 0, 0, 1, 0]
     assert found["LoRA is above scratch in Dice"].worst == "-0.010 (one, 1, rich)"
     assert "gradual unfreezing is above scratch in Dice" not in found, "nothing was measured for it"
     assert len(promises_of(0.5, 0.5, 0.5, shots=4)) == 4, "few-shot 1 and 2 only"
+
+
+def checked(outcomes):
+    return {one.words: one for one in check_promises(summarise(make_rows(outcomes)))}
+
+
+@pytest.mark.parametrize(
+    ("auto", "kept", "worst"),
+    [
+        # LoRA's mean is 0.6, full fine-tuning's 0.65: auto is judged against full.
+        ((0.60, 0.70), 1, "+0.000 (full)"),
+        ((0.58, 0.70), 1, "-0.010 (full)"),
+        ((0.57, 0.70), 0, "-0.015 (full)"),
+    ],
+)
+def test_auto_is_compared_with_the_best_fixed_method_on_average(auto, kept, worst):
+    outcomes = {}
+    for target, dice, lora, full in (("one", auto[0], 0.7, 0.5), ("two", auto[1], 0.5, 0.8)):
+        outcomes[made_cell("auto", target=target)] = made_outcome([0.5], dice=dice)
+        outcomes[made_cell("lora", target=target)] = made_outcome([0.5], dice=lora)
+        outcomes[made_cell("full", target=target)] = made_outcome([0.5], dice=full)
+        outcomes[made_cell("dante-lora", target=target)] = made_outcome([0.5], dice=0.9)
+    found = checked(outcomes)["auto is at most 0.01 below any fixed method in Dice, on average"]
+    assert (found.kept, found.settings, found.worst) == (kept, 1, worst), "Dante's methods are no choice of auto's"
+    without = {cell: outcome for cell, outcome in outcomes.items() if cell.method != "auto"}
+    assert not any("auto" in words for words in checked(without))
+
+
+def dante_promises(*, dice=0.5, bytes_sent=(40, 60), epochs=1):
+    """Ours against Dante's two: Dice 0.5 and 0.4, uploads of 1000 and 1200 bytes, 3 and 4 epochs of 1 s to the peak."""
+    never = [0.1] * (epochs - 1)
+    outcomes = {
+        made_cell("lora"): made_outcome([*never, 0.9], dice=dice, sent_bytes=bytes_sent[0]),
+        made_cell("gradual-unfreezing"): made_outcome([0.1] * 6, dice=dice - 0.1, sent_bytes=bytes_sent[1]),
+        made_cell("dante-lora"): made_outcome([0.1, 0.1, 0.9], dice=0.4, sent_bytes=1000),
+        made_cell("dante-gradual-unfreezing"): made_outcome([0.1, 0.1, 0.1, 0.9], dice=0.5, sent_bytes=1200),
+    }
+    return {words: one for words, one in checked(outcomes).items() if "Dante" in words}
+
+
+def test_ours_are_compared_with_the_better_of_dante_s():
+    dice, seconds, sent = dante_promises().values()
+    assert [(one.kept, one.settings) for one in (dice, seconds, sent)] == [(1, 1), (1, 1), (0, 1)]
+    assert dice.worst.startswith("+0.000"), "0.5 is not below 0.5"
+    assert seconds.worst.startswith("+0.667"), "1 s of 3 s"
+    assert sent.worst.startswith("-0.060"), "the larger of ours over the smaller of theirs"
+
+
+def test_what_dante_does_better_is_told():
+    dice, seconds, sent = dante_promises(dice=0.49, bytes_sent=(40, 50), epochs=2).values()
+    assert [one.kept for one in (dice, seconds, sent)] == [0, 0, 1]
+    assert dice.worst.startswith("-0.010")
+    assert seconds.worst.startswith("+0.333"), "2 s of 3 s"
+    assert sent.worst.startswith("-0.050")
+    assert not any("Dante" in words for words in promises_of(0.5, 0.6, 0.6)), "nothing of Dante's was measured"
+
+
+@pytest.mark.parametrize(("after", "kept"), [(0.77, 1), (0.76, 0), (0.9, 1)])
+def test_what_auto_forgets_is_judged_for_few_shots_only(after, kept):
+    words = "few-shot: auto forgets at most 0.03 of the source's Dice"
+    outcomes = {
+        made_cell("auto", shots=4): made_outcome([0.5], before=0.8, after=after),
+        made_cell("auto", shots=None): made_outcome([0.5], before=0.8, after=0.1),
+        made_cell("auto", shots=1, target="other-labels"): made_outcome([0.5], before=None, after=None),
+    }
+    found = checked(outcomes)[words]
+    assert (found.kept, found.settings) == (kept, 1)
+    assert found.worst == f"{after - 0.8:+.3f} (one, 4, rich)"
+    assert words not in checked({made_cell("lora", shots=1): made_outcome([0.5])})
 
 
 def test_tables_have_a_row_each_and_empty_fields(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,13 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 from outcomes import made_cell, made_outcome
+from phantoms import tiny_plan
 from tiny_benchmark import domain, refuse, request, take_memory_of_a_killed
 from typer.testing import CliRunner
 
+from dafne_dante.benchmark import recipes
 from dafne_dante.benchmark.benchmark import run_benchmark
+from dafne_dante.benchmark.clock import Clock
 from dafne_dante.benchmark.comparison import make_rows
 from dafne_dante.benchmark.domain import Domain
 from dafne_dante.benchmark.folder import BenchmarkFolder
@@ -31,6 +35,7 @@ from dafne_dante.cli.main import application
 from dafne_dante.config import Settings
 from dafne_dante.demo.scanners import SCANNER_A, write_hospital
 from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError
+from dafne_dante.training import choice, defaults
 
 TESTS = Path(__file__).parent
 PLOTS = ("dice_seconds.png", "dice_bars.png", "bytes_dice.png")
@@ -89,6 +94,8 @@ def test_another_benchmark_is_refused_in_that_folder(killed, tmp_path):
         run_benchmark(request(out, epochs=3))
     with pytest.raises(SettingsError, match=r"found another \(source\)"):
         run_benchmark(request(out, first=7))
+    with pytest.raises(SettingsError, match=r"found another \(plan\)"):
+        run_benchmark(replace(request(out), plan=tiny_plan(first_channels=8)))
     with BenchmarkFolder(out).held(), pytest.raises(SettingsError, match="no other run"):
         run_benchmark(request(out))
     (tmp_path / "letter.txt").write_text("keep me")
@@ -97,6 +104,52 @@ def test_another_benchmark_is_refused_in_that_folder(killed, tmp_path):
     (tmp_path / "benchmark.json").write_text("[]")
     with pytest.raises(SettingsError, match=r"a benchmark's benchmark\.json"):
         run_benchmark(request(tmp_path))
+
+
+def test_cells_of_other_software_or_other_rates_are_not_mixed(killed, monkeypatch):
+    out = killed[0]
+    before = (out / "benchmark.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "__version__", "0.0.1")
+        with pytest.raises(SettingsError, match=r"found another \(software\)"):
+            run_benchmark(request(out))
+    changes = [
+        (defaults.LEARNING_RATES["lora"], "good", 7e-4),
+        (defaults._WARMUP_SHARES, "new", 0.2),
+        (defaults._SHARES_2D, "lora", 0.7),
+        (defaults._SCRATCH_RATES, 3, 3e-3),
+        (choice._EPOCHS, "poor", 21),
+    ]
+    for table, key, value in changes:
+        with monkeypatch.context() as patch:
+            patch.setitem(table, key, value)
+            with pytest.raises(SettingsError, match=r"found another \(recipes\)"):
+                run_benchmark(request(out))
+    with monkeypatch.context() as patch:
+        patch.setattr(choice, "_MANY_STUDIES", 22)
+        with pytest.raises(SettingsError, match=r"found another \(recipes\)"):
+            run_benchmark(request(out))
+    older = {key: value for key, value in json.loads(before).items() if key not in {"software", "recipes"}}
+    (out / "benchmark.json").write_text(json.dumps(older))
+    with pytest.raises(SettingsError, match=r"found another \(software\)"):
+        run_benchmark(request(out))
+    (out / "benchmark.json").write_bytes(before)
+
+
+def test_the_clock_of_the_wall_goes_on_over_all_runs(killed):
+    out = killed[0]
+    text = (out / "results.md").read_text()
+    assert re.search(r"All of it took [\d,]+ s by the clock, in 2 runs, 1 training at a time\.", text), "killed once"
+    before = json.loads((out / "clock.json").read_text())
+    again = Clock(out / "clock.json").note()
+    assert again.runs == before["runs"] + 1 == 3
+    assert before["seconds"] < again.seconds < before["seconds"] + 60
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"seconds": "x", "runs": 1}', "[" * 4000])
+def test_a_damaged_clock_begins_anew(tmp_path, content):
+    (tmp_path / "clock.json").write_text(content)
+    assert Clock(tmp_path / "clock.json").note().runs == 1
 
 
 def test_an_unknown_method_or_too_many_shots_are_told_before_anything_is_made(tmp_path):
@@ -139,6 +192,26 @@ def test_plots_show_many_seeds_and_any_name(tmp_path):
     fewer = [matplotlib.image.imread(path) for path in draw_plots(tmp_path, [r for r in rows if r.method != "magic"])]
     assert all(one.shape != other.shape or (one != other).any() for one, other in zip(pictures, fewer, strict=True))
     assert draw_plots(tmp_path, []) == []
+
+
+def test_every_pretraining_has_its_plots(tmp_path):
+    dice = {"small": 0.3, "rich": 0.8}
+    outcomes = {
+        made_cell(method, pretraining=pretraining): made_outcome([0.1, value], dice=value)
+        for pretraining, value in dice.items()
+        for method in ("lora", "full")
+    }
+    drawn = draw_plots(tmp_path, make_rows(outcomes))
+    small = tuple(name.replace(".png", "_small.png") for name in PLOTS)
+    assert [path.name for path in drawn] == [*PLOTS, *small]
+    for name, other in zip(PLOTS, small, strict=True):
+        one, two = (matplotlib.image.imread(tmp_path / path) for path in (name, other))
+        assert one.shape != two.shape or (one != two).any()
+    (tmp_path / "alone").mkdir()
+    alone = draw_plots(
+        tmp_path / "alone", make_rows({cell: one for cell, one in outcomes.items() if "small" in cell.name})
+    )
+    assert [path.name for path in alone] == list(PLOTS), "where there is one pretraining, names are plain"
 
 
 def test_without_matplotlib_the_cure_is_told(tmp_path, monkeypatch):

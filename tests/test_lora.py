@@ -2,6 +2,7 @@
 
 from collections import Counter
 from copy import deepcopy
+from math import prod
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from dafne_dante.adaptation.lora import (
     rank_that_pays,
 )
 from dafne_dante.adaptation.low_rank import LowRank, factor_shapes, rebuild
+from dafne_dante.delta.difference import take_difference
 from dafne_dante.errors import TrainingError
 
 LAYERS = {
@@ -181,21 +183,44 @@ def test_rebuild_equals_the_formula(form: str) -> None:
     ("form", "shape", "rank", "expected"),
     [
         ("lora-shared", (64, 32, 3, 3, 3), 8, 8),
-        ("lora-shared", (64, 32, 3, 3, 3), 100, None),  # capped at 64, where A alone is 64 x 64
+        ("lora-shared", (64, 32, 3, 3, 3), 100, 59),  # 60 * (64 + 864) are more than 64 * 864
         ("lora-shared", (64, 32, 3, 3, 3), 59, 59),
         ("lora-shared", (32, 1, 3, 3, 3), 8, 8),
-        ("lora-shared", (8, 1, 3, 3), 8, None),
-        ("lora-shared", (8, 8, 1, 1), 4, None),  # 4 * (8 + 8) = 8 * 8: as large
+        ("lora-shared", (8, 1, 3, 3, 3), 8, 6),  # 6 * (8 + 27) = 210 of 216
+        ("lora-shared", (8, 1, 3, 3), 8, 4),
+        ("lora-shared", (1, 8, 3, 3), 8, None),
+        ("lora-shared", (8, 8, 1, 1), 4, 3),  # 4 * (8 + 8) = 8 * 8: as large
         ("lora-shared", (8, 8, 1, 1), 3, 3),
         ("lora-channel", (32, 1, 3, 3, 3), 1, None),
         ("lora-channel", (64, 32, 3, 3, 3), 8, 8),
-        ("lora-channel", (16, 16, 3, 3, 3), 8, None),
+        ("lora-channel", (16, 16, 3, 3, 3), 8, 7),
         ("lora-linear", (10, 20), 6, 6),
-        ("lora-linear", (10, 20), 7, None),
+        ("lora-linear", (10, 20), 7, 6),
     ],
 )
-def test_rank_is_capped_and_pays(form: str, shape: tuple[int, ...], rank: int, expected: int | None) -> None:
+def test_rank_is_the_largest_that_pays(form: str, shape: tuple[int, ...], rank: int, expected: int | None) -> None:
     assert rank_that_pays(form, shape, rank) == expected
+    numbers = {r: sum(prod(one) for one in factor_shapes(form, shape, r)) for r in range(1, min(rank, shape[0]) + 1)}
+    assert expected == max((r for r, count in numbers.items() if count < prod(shape)), default=None)
+
+
+def test_a_layer_that_is_small_gets_a_lower_rank_and_its_delta_has_it() -> None:
+    """Rank 8 would be larger than the first layer's own 216 numbers."""
+    network, _ = build("unet 3D")
+    base = plain_weights(network)
+    attach_lora(network, rank=1000)
+    fill_factors(network)
+    factors = lora_factors(network)
+    for name, low_rank in factors.items():
+        of_one = sum(prod(shape) for shape in factor_shapes(low_rank.form, tuple(base[name].shape), 1))
+        numbers = low_rank.a.numel() + low_rank.b.numel()
+        assert numbers < base[name].numel() and (
+            low_rank.rank == min(base[name].shape[0], base[name][0].numel()) or numbers + of_one >= base[name].numel()
+        ), name
+    assert "unet_model.model.0.conv.unit0.conv.weight" in factors
+    updates = take_difference(base, plain_weights(network), factors)
+    sizes = {update.weight: update.value for update in updates}
+    assert all(sizes[name].rank == low_rank.rank for name, low_rank in factors.items())
 
 
 def test_weights_whose_factors_would_be_no_smaller_train_densely() -> None:

@@ -117,10 +117,10 @@ def attach_lora(
 
 
 def rank_that_pays(form: Form, weight_shape: tuple[int, ...], rank: int) -> int | None:
-    """The rank, capped by the weight (O, I, *kernel); None where A and B together are no smaller than the weight."""
-    capped = min(rank, weight_shape[0], prod(weight_shape[1:]))
-    numbers = sum(prod(shape) for shape in factor_shapes(form, weight_shape, capped))
-    return capped if numbers < prod(weight_shape) else None
+    """The rank, lowered until A and B together are smaller than the weight (O, I, *kernel); None where none is."""
+    of_one = sum(prod(shape) for shape in factor_shapes(form, weight_shape, 1))
+    smaller = (prod(weight_shape) - 1) // of_one
+    return min(rank, weight_shape[0], prod(weight_shape[1:]), smaller) or None
 
 
 def lora_factors(network: nn.Module) -> dict[str, LowRank]:

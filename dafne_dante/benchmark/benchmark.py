@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dafne_dante.benchmark.clock import Clock
 from dafne_dante.benchmark.comparison import Row, make_rows
 from dafne_dante.benchmark.domain import Domain
 from dafne_dante.benchmark.folder import Agreement, BenchmarkFolder
@@ -68,13 +69,15 @@ def run_benchmark(request: BenchmarkRequest, *, tell: Callable[[str], None] = la
     _check_shots(request)
     with folder.held():
         folder.agree(_agreement(request))
+        clock = Clock(folder.clock)
         _pretrain(request, folder, tell)
+        clock.note()
         outcomes = folder.outcomes()
-        faults = _run_missing(request, folder, outcomes, tell)
+        faults = _run_missing(request, folder, outcomes, clock, tell)
         folder.clear_work()
         rows = _write_tables(folder, outcomes)
-        write_report(request.out / "results.md", rows, request.effort)
         draw_plots(request.out, rows)
+        write_report(request.out / "results.md", rows, request.effort, clock.note(), jobs=request.jobs)
     if faults:
         raise TrainingError(f"{len(faults)} cells failed, the others are in results.csv; first: {faults[0]}")
     return rows
@@ -126,7 +129,11 @@ def _lesson(request: BenchmarkRequest, pretraining: Pretraining, seed: int) -> L
 
 
 def _run_missing(
-    request: BenchmarkRequest, folder: BenchmarkFolder, outcomes: dict[Cell, Outcome], tell: Callable[[str], None]
+    request: BenchmarkRequest,
+    folder: BenchmarkFolder,
+    outcomes: dict[Cell, Outcome],
+    clock: Clock,
+    tell: Callable[[str], None],
 ) -> list[str]:
     """Run the cells that are not there yet, and add them to the outcomes; the faults, in words."""
     missing = [cell for cell in request.grid.cells() if cell not in outcomes]
@@ -142,6 +149,7 @@ def _run_missing(
         folder.keep(cell, outcome)
         outcomes[cell] = outcome
         _write_tables(folder, outcomes)
+        clock.note()
         tell(f"{name}: Dice {outcome.dice['mean'] or 0:.3f}, {outcome.curve[-1].seconds:.1f} s")
     return faults
 

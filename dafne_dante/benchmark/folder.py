@@ -1,18 +1,19 @@
 """The folder of a benchmark: what was agreed, the base models, the finished cells.
 
-    benchmark.json   effort, network and cases, as digests    results.csv, curves.csv, results.md, *.png
+    benchmark.json   effort, network, software, recipes, cases    results.csv, curves.csv, results.md, *.png
     base/            a model a pretraining and seed           cells/   a file a finished cell
     hardware/        which numerics are fastest here          work/    of cells that run
+    clock.json       how long all runs took
 
 Invariants: a cell is finished when its file is there, and such a file is whole; cells of one folder had the same
-effort, network and source, and a target's the same cases, or the run is refused; one run at a time.
+effort, network, source, software and recipes, and a target's the same cases, or the run is refused; one run at a time.
 """
 
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from dafne_dante.benchmark.outcome import Outcome, read_outcome, write_outcome
 from dafne_dante.benchmark.protocol import Cell, Effort
+from dafne_dante.benchmark.recipes import recipes_digest, software_words
 from dafne_dante.benchmark.splits import Pretraining
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
 from dafne_dante.errors import SettingsError, StorageError
@@ -33,17 +35,29 @@ _MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Agreement:
-    """What all cells of a folder have in common; digests are of cases with their labels, `targets` by name."""
+    """What all cells of a folder have in common; digests are of cases with their labels, `targets` by name.
+
+    `software` are the versions that train, `recipes` a digest of what they decide by themselves (see `recipes`).
+    """
 
     effort: Effort
     plan: ModelPlan
     source: str
     targets: Mapping[str, str]
+    software: str = field(default_factory=software_words)
+    recipes: str = field(default_factory=recipes_digest)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         plan = json.loads(json.dumps(plan_to_net_metadata(self.plan)))
-        return {"effort": asdict(self.effort), "plan": plan, "source": self.source, "targets": dict(self.targets)}
+        return {
+            "effort": asdict(self.effort),
+            "plan": plan,
+            "source": self.source,
+            "targets": dict(self.targets),
+            "software": self.software,
+            "recipes": self.recipes,
+        }
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,11 @@ class BenchmarkFolder:
     def cache(self) -> Path:
         """Where numerics are remembered."""
         return self.path / "hardware"
+
+    @property
+    def clock(self) -> Path:
+        """Where it is remembered how long all runs took."""
+        return self.path / "clock.json"
 
     def base(self, pretraining: Pretraining, seed: int) -> Path:
         """The base model's file."""
@@ -111,7 +130,7 @@ class BenchmarkFolder:
         if file.exists():
             known = self._agreed(file)
             targets = {**known["targets"], **wanted["targets"]}
-            different = [name for name in ("effort", "plan", "source") if known[name] != wanted[name]]
+            different = [name for name in wanted if name != "targets" and known.get(name) != wanted[name]]
             different += [name for name in known["targets"] if targets[name] != known["targets"][name]]
             if different:
                 raise SettingsError(
@@ -128,8 +147,7 @@ class BenchmarkFolder:
             known = json.loads(read_bounded(file, max_bytes=_MAX_BYTES))
         except (ValueError, RecursionError) as error:
             raise SettingsError(f"expected JSON in {file.name}, found something else; choose another folder") from error
-        keys = {"effort", "plan", "source", "targets"}
-        if not isinstance(known, dict) or known.keys() != keys or not isinstance(known["targets"], dict):
+        if not isinstance(known, dict) or not isinstance(known.get("targets"), dict):
             raise SettingsError(f"expected a benchmark's {file.name}, found something else; choose another folder")
         return known
 

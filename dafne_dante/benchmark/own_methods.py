@@ -1,12 +1,14 @@
 """Our own methods of adaptation as a runner of cells.
 
-Invariants: all methods of a group see the same batches (one seed, one sampler) and as many of them; each has the
+Invariants: all fixed methods of a group see the same batches (one seed, one sampler) and as many of them; each has the
 learning rate that `training.defaults` documents for it, decided by the base's Dice on the selection cases; test cases
 are looked at when everything is chosen. What is tested is the base plus the update as its receiver would get it.
 
-`auto` is what `improve` does: it chooses one of the others (`training.choice`), and how much of the update is kept by
-the selection cases. Where the target has the source's labels it also learns from two studies of the source, as a site
-can whose operator ships some (`--replay`), in as many more steps; no other method sees them.
+What `auto` has that the others have not, since it is what `improve` does: it chooses one of the others
+(`training.choice`; not how long, its epochs are the cell's), and the selection cases decide how much of the update is
+kept (a line search over its length). Where the target has the source's labels it also learns from two studies of the
+source, as a site can whose operator ships some (`--replay`), a quarter of its draws at most, in as many more steps: up
+to 4/3 of the others'. So its batches are not theirs.
 """
 
 import time

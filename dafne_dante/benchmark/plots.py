@@ -13,7 +13,7 @@ import numpy as np
 
 from dafne_dante.benchmark.comparison import PEAK_SHARE, Row
 from dafne_dante.benchmark.protocol import shots_in_words
-from dafne_dante.benchmark.splits import Pretraining
+from dafne_dante.benchmark.splits import PRETRAININGS
 from dafne_dante.benchmark.summary import Setting, Summary, in_order, summarise
 from dafne_dante.durable import write_atomically
 from dafne_dante.errors import SettingsError
@@ -31,22 +31,23 @@ _Style = Mapping[str, tuple[str, str]]
 
 
 def draw_plots(folder: Path, rows: Sequence[Row]) -> list[Path]:
-    """Draw dice_seconds.png, dice_bars.png and bytes_dice.png of the richest pretraining there is; none without rows.
+    """Draw dice_seconds.png, dice_bars.png and bytes_dice.png of the richest pretraining; none without rows.
+
+    Others have the same with their name, as in dice_bars_small.png.
 
     Raises:
         SettingsError: matplotlib is not installed.
         StorageError: the disk refuses.
     """
-    if not rows:
-        return []
-    wanted: Pretraining = "rich" if any(row.group.pretraining == "rich" for row in rows) else "small"
-    summaries = {key: found for key, found in summarise(rows).items() if key.pretraining == wanted}
-    methods = in_order(name for found in summaries.values() for name in found)
+    methods = in_order(row.method for row in rows)
     style = {name: (_COLOURS[at % len(_COLOURS)], _MARKERS[at % len(_MARKERS)]) for at, name in enumerate(methods)}
+    present = [one for one in reversed(PRETRAININGS) if any(row.group.pretraining == one for row in rows)]
     paths = []
-    for name, draw in (("dice_seconds", _dice_seconds), ("dice_bars", _dice_bars), ("bytes_dice", _bytes_dice)):
-        paths.append(folder / f"{name}.png")
-        _save(paths[-1], draw(summaries, style))
+    for place, pretraining in enumerate(present):
+        summaries = {key: found for key, found in summarise(rows).items() if key.pretraining == pretraining}
+        for name, draw in (("dice_seconds", _dice_seconds), ("dice_bars", _dice_bars), ("bytes_dice", _bytes_dice)):
+            paths.append(folder / (f"{name}_{pretraining}.png" if place else f"{name}.png"))
+            _save(paths[-1], draw(summaries, style))
     return paths
 
 
@@ -64,7 +65,7 @@ def _dice_seconds(summaries: _Summaries, style: _Style) -> Any:
             panel.set(ylim=(0, 1))
             panel.set_xlim(left=0)
             panel.grid(alpha=0.3)
-    figure.supxlabel("seconds of one thread's work")
+    figure.supxlabel(f"seconds of one thread's work ({_base(summaries)})")
     figure.supylabel("Dice on selection cases")
     return _with_legend(figure, style, lines=True)
 
@@ -105,6 +106,7 @@ def _dice_bars(summaries: _Summaries, style: _Style) -> Any:
         panel.set(ylim=(0, 1))
         panel.set_axisbelow(True)
         panel.grid(axis="y", alpha=0.3)
+    figure.supxlabel(_base(summaries))
     figure.supylabel("Dice on test cases")
     return _with_legend(figure, style, lines=False)
 
@@ -132,7 +134,7 @@ def _bytes_dice(summaries: _Summaries, style: _Style) -> Any:
         panel.set_title(target, fontsize=10, loc="left", parse_math=False)
         panel.set(xscale="log", ylim=(0, 1))
         panel.grid(alpha=0.3, which="both")
-    figure.supxlabel("bytes sent (larger marks: more shots)")
+    figure.supxlabel(f"bytes sent (larger marks: more shots; {_base(summaries)})")
     figure.supylabel("Dice on test cases")
     return _with_legend(figure, style, lines=False, markers=True)
 
@@ -141,6 +143,11 @@ def _point(panel: Any, summary: Summary, style: tuple[str, str], *, size: float)
     if summary.dice is not None:
         sent = float(np.mean([row.outcome.sent_bytes for row in summary.rows]))
         panel.scatter(sent, summary.dice.mean, s=size, color=style[0], marker=style[1], alpha=0.8, linewidths=0)
+
+
+def _base(summaries: _Summaries) -> str:
+    """Which base models the picture is about; all have the same pretraining."""
+    return f"base models: {next(iter(summaries)).pretraining}"
 
 
 def _axes_of(summaries: _Summaries) -> tuple[list[str], list[int | None]]:

@@ -7,6 +7,7 @@ not measured is a dash.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from dafne_dante.benchmark.clock import WallTime
 from dafne_dante.benchmark.comparison import Row
 from dafne_dante.benchmark.intervals import Interval
 from dafne_dante.benchmark.protocol import Effort, shots_in_words
@@ -21,13 +22,14 @@ _DASH = "-"
 _MIB = 1 << 20
 
 
-def write_report(path: Path, rows: Sequence[Row], effort: Effort) -> None:
+def write_report(path: Path, rows: Sequence[Row], effort: Effort, wall: WallTime, *, jobs: int) -> None:
     """Write results.md; StorageError where the disk refuses."""
-    write_atomically(path, report_text(rows, effort).encode())
+    took = f"All of it took {wall.words}, {jobs} training{'' if jobs == 1 else 's'} at a time."
+    write_atomically(path, report_text(rows, effort, took=took).encode())
 
 
-def report_text(rows: Sequence[Row], effort: Effort) -> str:
-    """The report in Markdown."""
+def report_text(rows: Sequence[Row], effort: Effort, *, took: str = "") -> str:
+    """The report in Markdown; `took` says how long it took, in a sentence."""
     summaries = summarise(rows)
     methods = in_order(row.method for row in rows)
     seeds = len({row.group.seed for row in rows})
@@ -35,6 +37,7 @@ def report_text(rows: Sequence[Row], effort: Effort) -> str:
         "# Benchmark of adaptation",
         f"{effort.epochs} epochs of {effort.steps_per_epoch} steps of {effort.batch_size} patches for every method; "
         f"{seeds} seed{'' if seeds == 1 else 's'}; ± is half the 95 % interval over seeds.",
+        *([took] if took else []),
         "## Dice on test cases",
         _by_setting(summaries, methods, lambda one: _words(one.dice)),
         "## To 85 % of the common peak: epochs, seconds",

@@ -1,6 +1,7 @@
 """A nightly run improves what is new, in its window, and leaves the machine when somebody needs it."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -15,7 +16,7 @@ from dafne_dante.plugin import machine, nightly
 from dafne_dante.plugin.job_states import JobOptions
 from dafne_dante.plugin.jobs import jobs_folder, open_jobs
 from dafne_dante.plugin.keeping import keep_studies
-from dafne_dante.plugin.night import choose_models, window_at
+from dafne_dante.plugin.night import window_at
 from dafne_dante.plugin.nightly import plan_night, run_night
 from dafne_dante.plugin.worker import newest_case_ns
 
@@ -151,12 +152,29 @@ def test_a_model_that_was_never_improved_is_worked_on_when_it_is_named(site):
     assert [one.model_type for one in site.plan(also=("new",)).chosen] == ["new"]
 
 
-def test_what_a_person_named_by_folders_is_improved_from_the_kept_cases_at_night(site):
-    job = site.jobs.queue.add(TYPE, "button", JobOptions(data=("a", "b"), epochs=7))
-    site.jobs.queue.claim(job.job_id, WORKER)
+def test_what_a_person_chose_for_one_job_is_not_what_the_night_does(tmp_path, monkeypatch):
+    site = Site(tmp_path, monkeypatch)
+    quiet = WorkerSettings(automatic_send=False, automatic_method="lora", job_minutes=5.0)
+    site.settings = replace(site.settings, worker=quiet)
+    button = JobOptions("base.model", ("a", "b"), "full", 7, seed=3, upload=True, server="https://other/", minutes=9.0)
+    job = site.jobs.queue.claim(site.jobs.queue.add(TYPE, "button", button).job_id, WORKER)
     site.jobs.queue.finish(job.job_id, WORKER, "done", "")
-    chosen, _ = choose_models(site.jobs.queue.jobs(), [1], ())
-    assert chosen[0].options == JobOptions(epochs=7)
+    site.saved = [1]
+    (chosen,) = site.plan().chosen
+    assert chosen.options == JobOptions(method="lora", upload=False)
+    (done,) = site.run().jobs
+    assert (done.options.method, done.options.upload, done.options.base, done.options.server) == ("lora", False, "", "")
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_what_a_person_asked_for_and_was_not_done_yet_is_done_as_asked(site, is_interrupted):
+    wanted = JobOptions(method="lora", upload=True, server="https://other/")
+    job = site.jobs.queue.add(TYPE, "button", wanted)
+    if is_interrupted:
+        site.jobs.queue.claim(job.job_id, WORKER)
+        site.jobs.census.gone.add(WORKER)
+    (done,) = site.run().jobs
+    assert (done.job_id, done.options) == (job.job_id, wanted)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ the machine was off, or slept, all through it. A model is one that the site impr
 Invariants
 - A model is worked on when the site kept a case since the last job that learned, or a job for it waits or was
   interrupted; and never again for the same cases when a job failed with them or a person stopped it.
+- What a person chose for one job is for that job: whether the night sends, how it improves and from which server is
+  the settings' to say, unless a job waits or was interrupted that says it.
 - Outside of the window a run works only to catch up on a missed one, and then only while nobody is at the machine.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
 from dafne_dante.config import NightlySettings
@@ -74,7 +76,7 @@ def choose_models(
         saved_ns: of every case that the site keeps, when it was kept.
         alive: model types that a living worker works on.
         also: model types that no job was for yet.
-        options: of their jobs; of the others those of the last job.
+        options: of jobs that the night makes; they learn from the cases that the site keeps.
     """
     chosen: list[tuple[int, Chosen]] = []
     left: list[Left] = []
@@ -89,9 +91,8 @@ def choose_models(
             found = Chosen(model_type, why, first.options, first.job_id, is_begun=interrupted)
             chosen.append((-2 if interrupted else -1, found))
         elif count := _new_cases(own, saved_ns):
-            wish = replace(own[-1].options, data=(), minutes=None) if own else options or JobOptions()
             why = f"{count} new case{'s' if count > 1 else ''}"
-            chosen.append((len(saved_ns) - count, Chosen(model_type, why, wish)))
+            chosen.append((len(saved_ns) - count, Chosen(model_type, why, options or JobOptions())))
         else:
             left.append(Left(model_type, "no new case since the last job"))
     return [one for _, one in sorted(chosen, key=lambda pair: pair[0])], left

@@ -126,9 +126,9 @@ def plan_night(
     elif not at_once:
         refused = _refused_by(machine, settings, catching_up=catching_up)
     alive = [job.model_type for job in queue.held()]
-    chosen, left = choose_models(
-        queue.jobs(), _saved_ns(settings), alive, also=also, options=automatic_options(settings)
-    )
+    # A model gets a share of the night instead of the minutes that are for daytime.
+    options = replace(automatic_options(settings), minutes=None)
+    chosen, left = choose_models(queue.jobs(), _saved_ns(settings), alive, also=also, options=options)
     return NightPlan(refused, until, catching_up, tuple(chosen), tuple(left))
 
 

@@ -43,9 +43,15 @@ def nightly(
     updated = [] if night.plan.refused else update_after_the_night(settings)
     early = [f"ended early: {night.ended_early}"] if night.ended_early else []
     print_object(
-        {**_planned(night.plan), "jobs": jobs, "ended_early": night.ended_early, "improved_models": updated},
+        {
+            **_planned(night.plan),
+            "jobs": jobs,
+            "ended_early": night.ended_early,
+            "improved_models": updated,
+            "sent": night.sent,
+        },
         as_json=as_json,
-        text=lambda: "\n".join([*_lines(night.plan), *lines, *updated, *early]),
+        text=lambda: "\n".join([*_lines(night.plan), *([night.sent] if night.sent else []), *lines, *updated, *early]),
     )
     if any(job.state == "failed" for job in night.jobs):
         raise typer.Exit(1)

@@ -3,14 +3,16 @@
 Invariants
 - Every model goes through the queue, so that a job of Dafne's and one of the night are never two.
 - What is left of the time is shared by the models that are not begun yet, so that the first does not take it all.
+- What waits in the outbox goes first, so that a night that ends early has still sent it.
 - When the window or the budget ends, the machine is unplugged or somebody comes, the worker is ended; its job goes on
   from its last epoch another time.
 - One run at a time; when the last one began is remembered, so that a missed window is known.
 """
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -23,6 +25,8 @@ from dafne_dante.annotations.store.opening import open_case_store, store_exists
 from dafne_dante.config import Settings
 from dafne_dante.durable import read_bounded, write_atomically
 from dafne_dante.errors import DanteError, StorageError, TrainingError
+from dafne_dante.federation.sending import Tried
+from dafne_dante.plugin.delivering import send_what_waits, sent_in_words
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.jobs import JobQueue, automatic_options, jobs_folder
 from dafne_dante.plugin.machine import Machine, SystemMachine
@@ -80,11 +84,18 @@ class NightPlan:
 
 @dataclass(frozen=True)
 class Night:
-    """What a run did: the jobs as they were after it, and why it ended early, in words, if it did."""
+    """What a run did.
+
+    Attributes:
+        jobs: as they were after it.
+        ended_early: why, in words; "" when it came to its end.
+        sent: what became of updates that waited in the outbox, in words; "" where none was due.
+    """
 
     plan: NightPlan
     jobs: tuple[Job, ...] = ()
     ended_early: str = ""
+    sent: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,7 +139,10 @@ def plan_night(
     alive = [job.model_type for job in queue.held()]
     # A model gets a share of the night instead of the minutes that are for daytime.
     options = replace(automatic_options(settings), minutes=None)
-    chosen, left = choose_models(queue.jobs(), _saved_ns(settings), alive, also=also, options=options)
+    begun_s = math.inf if at_once else window.begin.timestamp()
+    chosen, left = choose_models(
+        queue.jobs(), _saved_ns(settings), alive, also=also, options=options, begun_s=begun_s
+    )  # fmt: skip
     return NightPlan(refused, until, catching_up, tuple(chosen), tuple(left))
 
 
@@ -142,11 +156,13 @@ def run_night(
     tell: Callable[[str, Event], None] = lambda model_type, event: None,
     also: tuple[str, ...] = (),
     at_once: bool = False,
+    sending: Callable[[Settings], Sequence[Tried]] = send_what_waits,
 ) -> Night:
     """Do what `plan_night` says; arguments and errors as there.
 
     Args:
         make_worker: a worker for the job of this id.
+        sending: sends what waits in the outbox.
         tell: is told every event of a worker, and of which model it is.
 
     Raises:
@@ -161,15 +177,24 @@ def run_night(
         _remember_begun(settings, now())
         if plan.refused:
             return Night(plan)
-        jobs: list[Job] = []
+        sent, jobs = _sent(settings, sending), []
         for number, chosen in enumerate(plan.chosen):
             share_s = (plan.until - now()).total_seconds() / (len(plan.chosen) - number)
             job_id = _queued(queue, chosen, minutes=share_s / _SECONDS_A_MINUTE)
             early = _work(job_id, chosen.model_type, settings, plan, seams, at_once=at_once)
             jobs.append(queue.get(job_id))
             if early:
-                return Night(plan, tuple(jobs), early)
-        return Night(plan, tuple(jobs))
+                return Night(plan, tuple(jobs), early, sent)
+        return Night(plan, tuple(jobs), sent=sent)
+
+
+def _sent(settings: Settings, sending: Callable[[Settings], Sequence[Tried]]) -> str:
+    """What became of updates that wait, in words; a server that is away is no reason to learn nothing."""
+    try:
+        tried = sending(settings)
+    except DanteError as error:
+        return f"nothing was sent from the outbox: {error}"
+    return sent_in_words(tried) if tried else ""
 
 
 def _queued(queue: JobQueue, chosen: Chosen, *, minutes: float) -> str:

@@ -97,6 +97,25 @@ def test_a_night_sends_what_waits_before_it_learns_and_learns_whatever_comes_of_
     assert site.run(sending=sending).sent == "", "a night that may not work sends nothing"
 
 
+def test_improved_models_are_looked_after_only_when_a_night_came_to_its_end(site):
+    asked = []
+
+    def updating(settings, must_end):
+        asked.append(must_end())
+        return ["Thigh: carried over"], must_end()
+
+    site.jobs.queue.add(TYPE, "saved")
+    night = site.run(updating=updating)
+    assert (night.updated, night.ended_early, asked) == (("Thigh: carried over",), "", [""])
+    site.jobs.queue.add(TYPE, "saved")
+    site.ends = ""
+    assert site.run(updating=updating).ended_early == "the time is over"
+    assert len(asked) == 1, "not when it was ended early"
+    site.moment, site.power = at(21, day=1), False
+    assert site.run(updating=updating).plan.refused
+    assert len(asked) == 1, "nor when it may not work"
+
+
 def test_a_job_that_waits_or_was_interrupted_is_done_as_it_is(site):
     waits = site.jobs.queue.add("waits", "saved", JobOptions(epochs=3))
     interrupted = site.jobs.running("interrupted")

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 
 import pytest
 from nights import FakeWorker, Site, at
@@ -13,8 +12,8 @@ from dafne_dante.errors import ServerUnreachableError, SettingsError, TrainingEr
 from dafne_dante.federation.accounts import Accounts
 from dafne_dante.federation.running import RunningServer
 from dafne_dante.federation.shelf import Shelf
-from dafne_dante.plugin.job_states import UNTRIED, JobOptions
-from dafne_dante.plugin.jobs import jobs_folder, open_jobs
+from dafne_dante.plugin.job_states import JobOptions
+from dafne_dante.plugin.jobs import open_jobs
 from dafne_dante.plugin.keeping import keep_studies
 from dafne_dante.plugin.night import window_at
 from dafne_dante.plugin.nightly import run_night
@@ -65,21 +64,6 @@ def test_what_failed_is_not_tried_again_with_the_same_cases(site, state):
     assert site.plan().chosen == ()
     site.saved.append(kept_ns + 1)
     assert site.plan().chosen[0].why == "1 new case"
-
-
-def test_what_had_no_way_to_the_server_is_tried_again_the_next_night(site):
-    site.moment = datetime.fromtimestamp(site.jobs.clock(), timezone.utc).replace(hour=21, minute=0)
-    site.jobs.clock.now_s = site.moment.timestamp()
-    site.saved = [int(site.jobs.clock() * 1e9) - 1]
-    queue = site.jobs.queue
-    job = queue.claim(queue.add(TYPE, "saved").job_id, WORKER)
-    queue.finish(job.job_id, WORKER, "failed", "no answer", learned_until_ns=UNTRIED)
-    assert site.plan().chosen == (), "not again in the same night"
-    assert site.plan(at_once=True).chosen[0].why == "1 new case", "a person may say otherwise"
-    site.moment += timedelta(days=1)
-    assert site.plan().chosen[0].why == "1 new case"
-    site.moment += timedelta(hours=-10)
-    assert site.plan().refused, "it is day"
 
 
 def test_a_night_sends_what_waits_before_it_learns_and_learns_whatever_comes_of_it(site):
@@ -183,27 +167,6 @@ def test_what_is_allowed_is_not_asked(tmp_path, monkeypatch):
     assert site.plan().refused == ""
 
 
-def test_a_missed_window_is_made_up_for_once_and_only_while_nobody_is_there(site):
-    site.run()
-    site.jobs.queue.add(TYPE, "saved")
-    site.moment = at(12, day=1)
-    assert site.run().plan.refused, "last night's run was"
-    site.moment, site.idle = at(12, day=2), False
-    assert site.run().plan.refused == "somebody uses the machine"
-    site.idle = True
-    assert site.plan().catching_up
-    assert site.run().plan.refused == ""
-    assert site.worked == [TYPE]
-    assert site.run().plan.refused.startswith("it is not between")
-
-
-def test_the_first_call_in_the_day_makes_up_for_nothing(site):
-    site.jobs.queue.add(TYPE, "saved")
-    site.moment = at(12)
-    assert site.run().plan.refused
-    assert site.run().plan.refused
-
-
 def test_the_budget_ends_a_job_that_goes_on_the_next_night(tmp_path, monkeypatch):
     site = Site(tmp_path, monkeypatch, max_minutes=30)
     site.ends = ""
@@ -252,14 +215,6 @@ def test_of_two_runs_the_second_is_refused(site):
 
     run_night(site.settings, site.jobs.queue, **site.options(make_worker=lambda job_id: Inner(site, job_id)))
     assert site.worked == [TYPE]
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"begun_s": "x"}', '{"begun_s": null}', "[" * 4000])
-def test_a_damaged_memory_is_as_none(site, content):
-    site.jobs.queue.add(TYPE, "saved")
-    (jobs_folder(site.settings) / "nightly.json").write_text(content)
-    assert not site.plan().catching_up
-    assert site.run().plan.refused == ""
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The command `nightly`: one run over all models with new annotations."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,10 +28,16 @@ def nightly(
     as_json: Json = False,
 ) -> None:
     """Improve every model that has new annotations, within the window and the budget of the nightly settings."""
+    from dafne_dante.plugin.night_memory import is_time_for_a_run
+
+    settings = load_settings(configuration)
+    if not (at_once or dry_run or is_time_for_a_run(settings, datetime.now().astimezone())):
+        refused = f"it is not between {settings.nightly.start} and {settings.nightly.stop}"
+        print_object({"refused": refused}, as_json=as_json, text=lambda: f"nothing is done: {refused}")
+        return
     from dafne_dante.plugin.jobs import open_jobs
     from dafne_dante.plugin.nightly import plan_night, run_night
 
-    settings = load_settings(configuration)
     queue, also = open_jobs(settings), tuple(model_type or ())
     if dry_run:
         plan = plan_night(settings, queue, also=also, at_once=at_once)

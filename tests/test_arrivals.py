@@ -18,8 +18,9 @@ from dafne_dante.plugin.delivering import send_what_waits
 from dafne_dante.plugin.job_run import results_of
 from dafne_dante.plugin.job_states import UNTRIED, JobOptions
 from dafne_dante.plugin.jobs import open_jobs
+from dafne_dante.plugin.keeping import keep_studies
 from dafne_dante.plugin.local.using import local_model
-from dafne_dante.plugin.worker import work
+from dafne_dante.plugin.worker import newest_case_ns, work
 from dafne_dante.plugin.worker_events import EventWriter
 
 EPOCHS = 3
@@ -163,3 +164,25 @@ def test_a_summary_that_is_damaged_is_told_and_the_next_look_tries_again(site):
     summary.write_text(kept)
     assert send_what_waits(site.settings) == []
     assert site.results(job)[0] is True
+
+
+def test_a_wrong_key_ends_a_job_with_words_that_say_what_to_do_and_takes_nothing_away(site, command):
+    keep_studies([site.trained / "new"], site.settings, say=lambda words: None)
+    site.work(site.add())
+    before = (local_model(site.settings, TYPE).file.read_bytes(), newest_case_ns(site.settings))
+    right, site.key = site.key, "wrong"
+    job = site.queue.add(TYPE, "saved", JobOptions(epochs=1, upload=True))
+    assert site.work(job) == "failed"
+    failed = site.queue.get(job.job_id)
+    assert "does not accept the API key (401); check the key" in failed.told
+    assert "wrong" not in failed.told
+    assert failed.learned_until_ns == UNTRIED, "with the right key the same cases are learned from"
+    write_settings(site.settings)
+    [entry] = open_outbox(site.settings).entries()
+    assert command("outbox", "retry", "--all")[0] == 1
+    assert open_outbox(site.settings).entries()[0].why == "permission"
+    assert (local_model(site.settings, TYPE).file.read_bytes(), newest_case_ns(site.settings)) == before
+    site.key = right
+    site.take_deltas()
+    [sent] = send_what_waits(site.settings)
+    assert (sent.entry.update_id, sent.error) == (entry.update_id, None), "another key is tried at once"

@@ -113,7 +113,8 @@ class WorkerSettings:
         memory_gib: 0 for three quarters of the memory.
         after_save_s: without another save before a job for corrections begins.
         after_slices: annotated since the model's last job, before corrections make one.
-        job_minutes: that training may take after a save where auto chooses, or as the button suggests; 0 for no limit.
+        job_minutes: that training may take where auto chooses, after a save and by the button; 0 for no limit. A night
+            has its own (max_minutes), which its models share.
         automatic_method: of adaptation, of jobs that nobody asked for just now: auto, lora or gradual-unfreezing.
         automatic_send: whether such a job sends its update to the server; false keeps it at the site.
     """

@@ -12,6 +12,7 @@ from fakes import FakeHost
 
 import dafne_dante
 from dafne_dante.config import AnnotationSettings, NightlySettings, Settings, WorkerSettings
+from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.protocol import API_VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,8 @@ def test_the_manifest_is_valid():
         ("hosts", {}),
         ("triggers", [{"id": "full-moon", "label": "x", "state": "available"}]),
         ("actions", [{"id": "a", "label": "", "trigger": "improve-button"}]),
+        ("actions", [{"id": "a", "label": "a"}]),
+        ("actions", [{"id": "a", "label": "a", "hosts": []}]),
         ("settings", {"type": 7}),
         ("data", {"reads": ["a"], "writes": ["b"], "sends": ["c"]}),
         ("surprise", True),
@@ -68,8 +71,14 @@ def test_the_entry_point_registers_exactly_the_actions_of_the_manifest(tmp_path)
     host = FakeHost(tmp_path)
     getattr(importlib.import_module(module), function)(host)
     assert {name: label for name, (label, _) in host.actions.items()} == {
-        action["id"]: action["label"] for action in MANIFEST["actions"]
+        action["id"]: action["label"] for action in MANIFEST["actions"] if "hosts" not in action
     }
+
+
+def test_the_actions_of_one_host_are_what_its_menu_says():
+    only = {action["id"]: action["label"] for action in MANIFEST["actions"] if action.get("hosts") == ["dafne"]}
+    assert only == {"activity": words.ACTIVITY, "settings": words.SETTINGS}
+    assert set().union(*(action.get("hosts", ()) for action in MANIFEST["actions"])) <= set(MANIFEST["hosts"])
 
 
 def test_triggers_that_are_not_available_are_not_registered(tmp_path):
@@ -80,7 +89,7 @@ def test_triggers_that_are_not_available_are_not_registered(tmp_path):
     assert ("annotation-saved" in [event for event, _ in host.subscriptions]) == (
         states["annotation-saved"] == "available"
     )
-    assert all(states[action["trigger"]] == "available" for action in MANIFEST["actions"])
+    assert all(states[action["trigger"]] == "available" for action in MANIFEST["actions"] if "trigger" in action)
 
 
 SECTIONS = {"annotations": AnnotationSettings, "nightly": NightlySettings, "worker": WorkerSettings}
@@ -89,7 +98,9 @@ SECTIONS = {"annotations": AnnotationSettings, "nightly": NightlySettings, "work
 def test_settings_are_those_of_the_package_with_the_same_defaults():
     properties = MANIFEST["settings"]["properties"]
     described = {name: entry["default"] for name, entry in properties.items() if name not in SECTIONS}
-    plain = {item.name: item.default for item in fields(Settings) if item.name not in {"folder", *SECTIONS}}
+    plain = {
+        item.name: item.default for item in fields(Settings) if item.name not in {"folder", "key_fault", *SECTIONS}
+    }
     assert described == {**plain, "run_model_code": []}
     assert plain["run_model_code"] == ()
     inner = {

@@ -6,6 +6,7 @@ import plistlib
 import shlex
 import shutil
 import subprocess
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ import pytest
 
 from dafne_dante.config import NightlySettings, Settings
 from dafne_dante.errors import SettingsError, StorageError
+from dafne_dante.plugin.night import window_at
 from dafne_dante.plugin.schedule.cron import plan_cron
 from dafne_dante.plugin.schedule.launchd import LABEL, plan_launchd
 from dafne_dante.plugin.schedule.plan import NAME, Errand
@@ -31,7 +33,10 @@ from dafne_dante.plugin.schedule.systemd import plan_systemd
 from dafne_dante.plugin.schedule.task_scheduler import NAMESPACE, plan_task_scheduler
 
 AWKWARD = ("/opt/a b/python", "-m", "dafne_dante", "nightly", "--configuration", '/home/ä "x" $HOME/100%/\\n/<&>')
-ERRAND = Errand(AWKWARD, 20, 5)
+ERRAND = Errand(AWKWARD, 20 * 60 + 5, 6 * 60)
+WITHIN = [f"{minutes // 60 % 24:02d}:{minutes % 60:02d}" for minutes in range(20 * 60 + 5, 30 * 60, 30)]
+"""Every half hour of the window."""
+OUTSIDE = [f"{hour:02d}:00" for hour in range(6, 21)]
 
 
 class FakeShell:
@@ -51,19 +56,35 @@ class FakeShell:
         return Answer(True, "next at 20:00")
 
 
+class Several(dict):
+    """Keys that stand there several times keep all their values."""
+
+    def __setitem__(self, key, value):
+        if key in self and isinstance(value, list):
+            self[key].extend(value)
+        else:
+            super().__setitem__(key, value)
+
+
 def unit(plan, suffix):
     """A unit of systemd, read as the ini file that it is."""
     [file] = [file for file in plan.files if file.path.suffix == suffix]
-    parser = configparser.RawConfigParser(delimiters=("=",), strict=True)
+    parser = configparser.RawConfigParser(delimiters=("=",), strict=False, dict_type=Several)
     parser.optionxform = str
     parser.read_string(file.content.decode())
     return parser
 
 
+def times_of(calendar):
+    """Lines of OnCalendar as times of day."""
+    fields = [line.removeprefix("*-*-* ").split(":") for line in calendar.splitlines()]
+    return sorted(f"{hour}:{minute}" for hours, minute, _ in fields for hour in hours.split(","))
+
+
 def test_systemd_gets_a_timer_that_makes_up_for_missed_nights(tmp_path):
     plan = plan_systemd(ERRAND, tmp_path)
     timer, service = unit(plan, ".timer"), unit(plan, ".service")
-    assert timer["Timer"]["OnCalendar"] == "*-*-* 20:05:00"
+    assert times_of(timer["Timer"]["OnCalendar"]) == sorted(WITHIN + OUTSIDE)
     assert timer["Timer"]["Persistent"] == "true"
     assert timer["Install"]["WantedBy"] == "timers.target"
     assert service["Service"]["Type"] == "oneshot"
@@ -77,7 +98,7 @@ def test_systemd_itself_is_content(tmp_path):
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    plan = plan_systemd(Errand((str(program), 'x "y" 100%'), 20, 5), tmp_path / "units")
+    plan = plan_systemd(Errand((str(program), 'x "y" 100%'), 1205, 360), tmp_path / "units")
     (tmp_path / "units").mkdir()
     for file in plan.files:
         file.path.write_bytes(file.content)
@@ -92,7 +113,7 @@ def test_systemd_itself_is_content(tmp_path):
     )
     faults = [line for line in done.stderr.splitlines() if NAME in line]
     assert faults == []
-    calendar = ["systemd-analyze", "calendar", unit(plan, ".timer")["Timer"]["OnCalendar"]]
+    calendar = ["systemd-analyze", "calendar", *unit(plan, ".timer")["Timer"]["OnCalendar"].splitlines()]
     assert subprocess.run(calendar, capture_output=True, timeout=60, check=False).returncode == 0
 
 
@@ -100,7 +121,8 @@ def test_launchd_gets_an_agent(tmp_path):
     plan = plan_launchd(ERRAND, tmp_path, 501)
     agent = plistlib.loads(plan.files[0].content)
     assert tuple(agent["ProgramArguments"]) == AWKWARD
-    assert agent["StartCalendarInterval"] == {"Hour": 20, "Minute": 5}
+    assert [f"{one['Hour']:02d}:{one['Minute']:02d}" for one in agent["StartCalendarInterval"]] == WITHIN + OUTSIDE
+    assert agent["RunAtLoad"] is True, "what was missed while the machine was off"
     assert (agent["Label"], plan.files[0].path.name) == (LABEL, f"{LABEL}.plist")
     assert plan.install == (("launchctl", "bootstrap", "gui/501", str(plan.files[0].path)),)
     assert plan.remove == (("launchctl", "bootout", f"gui/501/{LABEL}"),)
@@ -108,7 +130,7 @@ def test_launchd_gets_an_agent(tmp_path):
 
 @pytest.mark.parametrize("only_on_power", [True, False])
 def test_windows_gets_a_task_in_utf_16(tmp_path, only_on_power):
-    plan = plan_task_scheduler(Errand(AWKWARD, 20, 5, only_on_power), tmp_path)
+    plan = plan_task_scheduler(Errand(AWKWARD, 1205, 360, only_on_power), tmp_path)
     content = plan.files[0].content
     assert content.startswith(b"\xff\xfe")
     task = ElementTree.fromstring(content)
@@ -116,7 +138,15 @@ def test_windows_gets_a_task_in_utf_16(tmp_path, only_on_power):
     def text(path):
         return task.find("/".join(f"{{{NAMESPACE}}}{part}" for part in path.split("/"))).text
 
-    assert text("Triggers/CalendarTrigger/StartBoundary") == "2020-01-01T20:05:00"
+    triggers = [
+        {child.tag.split("}")[1]: child.text or [one.text for one in child] for child in trigger} for trigger in task[0]
+    ]
+    every_day = {"Enabled": "true", "ScheduleByDay": ["1"]}
+    assert triggers == [
+        {"Repetition": ["PT30M", "PT595M"], "StartBoundary": "2020-01-01T20:05:00", **every_day},
+        {"Repetition": ["PT60M", "PT845M"], "StartBoundary": "2020-01-01T06:00:00", **every_day},
+    ]
+    assert next(iter(triggers[0])) == "Repetition", "the schema is a sequence"
     assert text("Settings/StartWhenAvailable") == "true"
     assert text("Settings/MultipleInstancesPolicy") == "IgnoreNew"
     assert text("Settings/DisallowStartIfOnBatteries") == str(only_on_power).lower()
@@ -126,20 +156,23 @@ def test_windows_gets_a_task_in_utf_16(tmp_path, only_on_power):
     assert order == ["Triggers", "Principals", "Settings", "Actions"], "the schema is a sequence"
 
 
-def test_cron_gets_two_lines_and_keeps_the_others():
+def test_cron_gets_lines_of_its_own_and_keeps_the_others():
     plan, shell = plan_cron(ERRAND), FakeShell("MAILTO=me\n0 1 * * * backup # dafne-dante is backed up\n5 5 * * * x")
     before = shell.crontab
     install(plan, shell)
     install(plan, shell)
     assert shell.crontab.startswith(before + "\n")
-    nightly, start = shell.crontab.splitlines()[3:]
-    assert nightly.split()[:5] == ["5", "20", "*", "*", "*"]
+    *hourly, start = ours = shell.crontab.splitlines()[3:]
+    times = [f"{int(hour):02d}:{int(line.split()[0]):02d}" for line in hourly for hour in line.split()[1].split(",")]
+    assert sorted(times) == sorted(WITHIN + OUTSIDE)
+    assert all(line.split()[2:5] == ["*", "*", "*"] for line in hourly)
+    nightly = hourly[0]
     assert start.startswith("@reboot sleep 600 && ")
     command = nightly.split(" ", 5)[5].replace("\\%", "%")
     words = shlex.split(command, comments=True)
     assert tuple(words[: len(AWKWARD)]) == AWKWARD
     assert "%" not in nightly.replace("\\%", "")
-    assert show(plan, shell).splitlines() == [nightly, start]
+    assert show(plan, shell).splitlines() == ours
     assert remove(plan, shell)
     assert shell.crontab == before + "\n"
     assert not remove(plan, shell)
@@ -244,13 +277,34 @@ def test_the_errand_is_this_installation_with_its_configuration(tmp_path):
     errand = errand_of(settings, python="python")
     assert errand.command[:4] == ("python", "-m", "dafne_dante", "nightly")
     assert errand.command[4:] == ("--configuration", str(tmp_path / "a b"))
-    assert (errand.hour, errand.minute, errand.only_on_power) == (1, 30, False)
+    assert (errand.start, errand.stop, errand.only_on_power) == (90, 360, False)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "within", "outside"),
+    [
+        ("20:00", "06:00", 20, 14),
+        ("01:15", "02:00", 2, 24),
+        ("00:00", "00:00", 48, 0),
+        ("23:50", "00:05", 1, 24),
+    ],
+)
+def test_the_command_is_called_every_half_hour_in_the_window_and_every_hour_outside(
+    tmp_path, start, stop, within, outside
+):
+    wishes = NightlySettings(start=start, stop=stop)
+    errand, day = errand_of(Settings(tmp_path, nightly=wishes)), datetime(2026, 11, 23, tzinfo=timezone.utc)
+    moments = [day + timedelta(minutes=call) for call in errand.calls]
+    assert [window_at(wishes, moment).is_now for moment in moments] == [True] * within + [False] * outside
+    assert sorted(errand.calls) == sorted(
+        60 * hour + minute for minute, hours in errand.hours_by_minute.items() for hour in hours
+    )
 
 
 @pytest.mark.parametrize("word", ["", "a\nb", "a\x00", "\x1b[0m", "a\u2028b"])
 def test_a_folder_that_no_scheduler_can_hold_is_refused(word):
     with pytest.raises(SettingsError, match="control characters"):
-        Errand(("python", word), 1, 1)
+        Errand(("python", word), 60, 120)
 
 
 def test_a_command_that_is_missing_is_not_content():
@@ -269,7 +323,7 @@ def test_the_command_line_shows_first_and_does_nothing_then(command, monkeypatch
     assert not Path(plan.files[0].path).exists()
     monkeypatch.setattr("dafne_dante.plugin.schedule.setting_up.SystemShell", FakeShell)
     assert command("schedule", "show")[0] == 1
-    assert command("schedule", "install")[:2] == (0, "systemd runs dafne-dante every night at 20:00\n")
+    assert command("schedule", "install")[:2] == (0, "systemd runs dafne-dante every night from 20:00 on\n")
     assert command("schedule", "show")[:2] == (0, "next at 20:00\n")
     assert command("schedule", "remove", "--dry-run")[0] == 0
     assert plan.files[0].path.exists()

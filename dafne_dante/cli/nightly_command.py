@@ -1,12 +1,12 @@
 """The command `nightly`: one run over all models with new annotations."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dafne_dante.cli.job_commands import described
-from dafne_dante.cli.local_commands import update_after_the_night
 from dafne_dante.cli.options import Json
 from dafne_dante.cli.output import print_object, say
 from dafne_dante.config import load_settings
@@ -28,10 +28,16 @@ def nightly(
     as_json: Json = False,
 ) -> None:
     """Improve every model that has new annotations, within the window and the budget of the nightly settings."""
+    from dafne_dante.plugin.night_memory import is_time_for_a_run
+
+    settings = load_settings(configuration)
+    if not (at_once or dry_run or is_time_for_a_run(settings, datetime.now().astimezone())):
+        refused = f"it is not between {settings.nightly.start} and {settings.nightly.stop}"
+        print_object({"refused": refused}, as_json=as_json, text=lambda: f"nothing is done: {refused}")
+        return
     from dafne_dante.plugin.jobs import open_jobs
     from dafne_dante.plugin.nightly import plan_night, run_night
 
-    settings = load_settings(configuration)
     queue, also = open_jobs(settings), tuple(model_type or ())
     if dry_run:
         plan = plan_night(settings, queue, also=also, at_once=at_once)
@@ -40,12 +46,18 @@ def nightly(
     night = run_night(settings, queue, also=also, at_once=at_once, tell=_tell)
     jobs = [described(job) for job in night.jobs]
     lines = [f"{job['type']}: {job['state']}; {job['told']}" for job in jobs]
-    updated = [] if night.plan.refused else update_after_the_night(settings)
     early = [f"ended early: {night.ended_early}"] if night.ended_early else []
+    sent = [night.sent] if night.sent else []
     print_object(
-        {**_planned(night.plan), "jobs": jobs, "ended_early": night.ended_early, "improved_models": updated},
+        {
+            **_planned(night.plan),
+            "jobs": jobs,
+            "ended_early": night.ended_early,
+            "improved_models": list(night.updated),
+            "sent": night.sent,
+        },
         as_json=as_json,
-        text=lambda: "\n".join([*_lines(night.plan), *lines, *updated, *early]),
+        text=lambda: "\n".join([*_lines(night.plan), *sent, *lines, *night.updated, *early]),
     )
     if any(job.state == "failed" for job in night.jobs):
         raise typer.Exit(1)

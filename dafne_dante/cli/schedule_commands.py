@@ -19,14 +19,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the files and com
 
 @schedule.command()
 def install(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Set the nightly run up, at the beginning of the window in the nightly settings."""
+    """Set the nightly run up, for the window in the nightly settings."""
     from dafne_dante.plugin.schedule import setting_up
 
     plan = _plan()
     told = setting_up.describe_plan(plan)
     if not dry_run:
         setting_up.install(plan, setting_up.SystemShell())
-        told = f"{plan.scheduler} runs dafne-dante every night at {load_settings().nightly.start}"
+        told = f"{plan.scheduler} runs dafne-dante every night from {load_settings().nightly.start} on"
     _print(plan, told, done=not dry_run, as_json=as_json)
 
 

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import psutil
 
+from dafne_dante.plugin.desktops import desktop_silence_s
+
 __all__ = ["IDLE_S", "Machine", "SystemMachine"]
 
 IDLE_S = 600.0
@@ -61,7 +63,8 @@ def _seconds_without_input() -> float | None:
         return _windows_silence_s()
     if sys.platform == "darwin":
         return _mac_silence_s()
-    return _terminal_silence_s(Path("/dev"))
+    told = (desktop_silence_s(), _terminal_silence_s(Path("/dev")))
+    return min((one for one in told if one is not None), default=None)
 
 
 def _terminal_silence_s(devices: Path) -> float | None:

@@ -3,41 +3,47 @@
 Invariants
 - Every model goes through the queue, so that a job of Dafne's and one of the night are never two.
 - What is left of the time is shared by the models that are not begun yet, so that the first does not take it all.
+- Improved models are compared with a newer global one last, and only in a night that was not ended early.
+- What waits in the outbox goes first, so that a night that ends early has still sent it.
 - When the window or the budget ends, the machine is unplugged or somebody comes, the worker is ended; its job goes on
   from its last epoch another time.
-- One run at a time; when the last one began is remembered, so that a missed window is known.
+- One run at a time; when the last one began is remembered, so that a missed window is known, and how long those of a
+  window took, so that a scheduler may call as often as it likes: together they have `max_minutes`.
 """
 
-import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from dafne_dante.annotations.store.opening import open_case_store, store_exists
 from dafne_dante.config import Settings
-from dafne_dante.durable import read_bounded, write_atomically
 from dafne_dante.errors import DanteError, StorageError, TrainingError
+from dafne_dante.federation.sending import Tried
+from dafne_dante.plugin.delivering import send_what_waits, sent_in_words
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.jobs import JobQueue, automatic_options, jobs_folder
 from dafne_dante.plugin.machine import Machine, SystemMachine
 from dafne_dante.plugin.night import Chosen, Left, choose_models, window_at
+from dafne_dante.plugin.night_memory import NightMemory, recall_night, remember_night, was_missed
+from dafne_dante.plugin.night_updates import update_improved_models
 from dafne_dante.plugin.pausing import is_paused
 from dafne_dante.plugin.worker_events import Event
 from dafne_dante.plugin.worker_process import WorkerProcess
 
 __all__ = ["Night", "NightPlan", "Worker", "plan_night", "run_night"]
 
-_MEMORY = "nightly.json"
-_MAX_BYTES = 4096
+_LEAST_S = 60.0
 _LOOK_S = 0.2
 _ASK_MACHINE_S = 10.0
 _SECONDS_A_MINUTE = 60.0
+Sending = Callable[[Settings], Sequence[Tried]]
+Updating = Callable[[Settings, Callable[[], str]], tuple[list[str], str]]
 
 
 class Worker(Protocol):
@@ -80,11 +86,20 @@ class NightPlan:
 
 @dataclass(frozen=True)
 class Night:
-    """What a run did: the jobs as they were after it, and why it ended early, in words, if it did."""
+    """What a run did.
+
+    Attributes:
+        jobs: as they were after it.
+        ended_early: why, in words; "" when it came to its end.
+        sent: what became of updates that waited in the outbox, in words; "" where none was due.
+        updated: what became of improved models whose global model is newer, in words.
+    """
 
     plan: NightPlan
     jobs: tuple[Job, ...] = ()
     ended_early: str = ""
+    sent: str = ""
+    updated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,8 @@ class _Seams:
     make_worker: Callable[[str], Worker]
     now: Callable[[], datetime]
     tell: Callable[[str, Event], None] = field(default=lambda model_type, event: None)
+    sending: Sending = send_what_waits
+    updating: Updating = update_improved_models
 
 
 def plan_night(
@@ -115,20 +132,26 @@ def plan_night(
         TrustError: the key of the case store is lost.
     """
     machine, wishes, moment = machine or SystemMachine(), settings.nightly, now()
-    window, last = window_at(wishes, moment), _last_begun(settings)
-    until = moment + timedelta(minutes=wishes.max_minutes)
-    catching_up = not window.is_now and last is not None and last < window.begin.timestamp() and not at_once
+    window, memory = window_at(wishes, moment), recall_night(settings)
+    used_s = 0.0 if at_once or memory is None else memory.used_in(window)
+    until = moment + timedelta(minutes=wishes.max_minutes, seconds=-used_s)
+    catching_up = was_missed(window, memory) and not at_once
     if window.is_now and not at_once:
         until = min(until, window.end)
     refused = ""
     if not (window.is_now or catching_up or at_once):
         refused = f"it is not between {wishes.start} and {wishes.stop}"
+    elif until < moment + timedelta(seconds=_LEAST_S):
+        refused = f"the {wishes.max_minutes:g} minutes of this night are used"
     elif not at_once:
         refused = _refused_by(machine, settings, catching_up=catching_up)
     alive = [job.model_type for job in queue.held()]
+    # A model gets a share of the night instead of the minutes that are for daytime.
+    options = replace(automatic_options(settings), minutes=None)
+    begun_s = math.inf if at_once else window.begin.timestamp()
     chosen, left = choose_models(
-        queue.jobs(), _saved_ns(settings), alive, also=also, options=automatic_options(settings)
-    )
+        queue.jobs(), _saved_ns(settings), alive, also=also, options=options, begun_s=begun_s
+    )  # fmt: skip
     return NightPlan(refused, until, catching_up, tuple(chosen), tuple(left))
 
 
@@ -142,11 +165,15 @@ def run_night(
     tell: Callable[[str, Event], None] = lambda model_type, event: None,
     also: tuple[str, ...] = (),
     at_once: bool = False,
+    sending: Sending = send_what_waits,
+    updating: Updating = update_improved_models,
 ) -> Night:
     """Do what `plan_night` says; arguments and errors as there.
 
     Args:
         make_worker: a worker for the job of this id.
+        sending: sends what waits in the outbox.
+        updating: see `update_improved_models`.
         tell: is told every event of a worker, and of which model it is.
 
     Raises:
@@ -154,22 +181,38 @@ def run_night(
     """
     machine = machine or SystemMachine()
     seams = _Seams(machine, make_worker or (lambda job_id: WorkerProcess(queue, job_id, settings)), now, tell)
+    seams = replace(seams, sending=sending, updating=updating)
     with _alone(settings):
         plan = plan_night(settings, queue, machine=machine, now=now, also=also, at_once=at_once)
-        if plan.refused and _last_begun(settings) is not None:
-            return Night(plan)
-        _remember_begun(settings, now())
         if plan.refused:
+            _remember_first(settings, now())
             return Night(plan)
-        jobs: list[Job] = []
-        for number, chosen in enumerate(plan.chosen):
-            share_s = (plan.until - now()).total_seconds() / (len(plan.chosen) - number)
-            job_id = _queued(queue, chosen, minutes=share_s / _SECONDS_A_MINUTE)
-            early = _work(job_id, chosen.model_type, settings, plan, seams, at_once=at_once)
-            jobs.append(queue.get(job_id))
-            if early:
-                return Night(plan, tuple(jobs), early)
-        return Night(plan, tuple(jobs))
+        with _counted(settings, now, at_once=at_once):
+            return _work_through(plan, settings, queue, seams, at_once=at_once)
+
+
+def _work_through(plan: NightPlan, settings: Settings, queue: JobQueue, seams: _Seams, *, at_once: bool) -> Night:
+    sent = _sent(settings, seams.sending)
+    jobs: list[Job] = []
+    for number, chosen in enumerate(plan.chosen):
+        share_s = (plan.until - seams.now()).total_seconds() / (len(plan.chosen) - number)
+        job_id = _queued(queue, chosen, minutes=share_s / _SECONDS_A_MINUTE)
+        early = _work(job_id, chosen.model_type, settings, plan, seams, at_once=at_once)
+        jobs.append(queue.get(job_id))
+        if early:
+            return Night(plan, tuple(jobs), early, sent)
+    ending = _Ending(settings, plan, seams, at_once=at_once)
+    updated, early = seams.updating(settings, ending.now)
+    return Night(plan, tuple(jobs), early, sent, tuple(updated))
+
+
+def _sent(settings: Settings, sending: Sending) -> str:
+    """What became of updates that wait, in words; a server that is away is no reason to learn nothing."""
+    try:
+        tried = sending(settings)
+    except DanteError as error:
+        return f"nothing was sent from the outbox: {error}"
+    return sent_in_words(tried) if tried else ""
 
 
 def _queued(queue: JobQueue, chosen: Chosen, *, minutes: float) -> str:
@@ -180,13 +223,31 @@ def _queued(queue: JobQueue, chosen: Chosen, *, minutes: float) -> str:
     return queue.add(chosen.model_type, "nightly", replace(chosen.options, minutes=most)).job_id
 
 
+class _Ending:
+    """Why a night must end now; the machine is asked every ten seconds."""
+
+    def __init__(self, settings: Settings, plan: NightPlan, seams: _Seams, *, at_once: bool) -> None:
+        self._settings, self._plan, self._seams, self._at_once = settings, plan, seams, at_once
+        self._asked_s = time.monotonic()
+
+    def now(self) -> str:
+        """In words; "" while it may go on."""
+        if self._seams.now() >= self._plan.until:
+            return "the time is over"
+        if self._at_once or time.monotonic() - self._asked_s <= _ASK_MACHINE_S:
+            return ""
+        self._asked_s = time.monotonic()
+        return _refused_by(self._seams.machine, self._settings, catching_up=self._plan.catching_up)
+
+
 def _work(
     job_id: str, model_type: str, settings: Settings, plan: NightPlan, seams: _Seams, *, at_once: bool
 ) -> str:  # fmt: skip
     """Let a worker do one job; why it was ended early, or ""."""
+    ending = _Ending(settings, plan, seams, at_once=at_once)
     if seams.now() >= plan.until:
         return "the time is over"
-    worker, asked_s = seams.make_worker(job_id), time.monotonic()
+    worker = seams.make_worker(job_id)
     worker.start()
     over, early = False, ""
     try:
@@ -194,11 +255,7 @@ def _work(
             over = worker.wait(_LOOK_S)
             for event in worker.take():
                 seams.tell(model_type, event)
-            if seams.now() >= plan.until:
-                early = "the time is over"
-            elif not at_once and time.monotonic() - asked_s > _ASK_MACHINE_S:
-                asked_s = time.monotonic()
-                early = _refused_by(seams.machine, settings, catching_up=plan.catching_up)
+            early = ending.now()
     finally:
         if not over:  # also when a person stops the run
             worker.pause()
@@ -237,15 +294,22 @@ def _alone(settings: Settings) -> Iterator[None]:
         lock.release()
 
 
-def _last_begun(settings: Settings) -> float | None:
-    """Seconds since 1970; None where no run was ever tried, or nothing can be told of it."""
-    path: Path = jobs_folder(settings) / _MEMORY
+@contextmanager
+def _counted(settings: Settings, now: Callable[[], datetime], *, at_once: bool) -> Iterator[None]:
+    """Remember that a run began, and then how long it took; what a person asked for takes no time of the night."""
+    begun, memory = now(), recall_night(settings)
+    used_s = memory.used_in(window_at(settings.nightly, begun)) if memory else 0.0
+    remember_night(settings, NightMemory(begun.timestamp(), used_s))
     try:
-        return float(json.loads(read_bounded(path, max_bytes=_MAX_BYTES))["begun_s"])
-    except (DanteError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
+        yield
+    finally:
+        took_s = 0.0 if at_once else (now() - begun).total_seconds()
+        remember_night(settings, NightMemory(begun.timestamp(), used_s + max(0.0, took_s)))
 
 
-def _remember_begun(settings: Settings, moment: datetime) -> None:
-    content = json.dumps({"begun_s": moment.timestamp()}).encode()
-    write_atomically(jobs_folder(settings) / _MEMORY, content, mode=0o600)
+def _remember_first(settings: Settings, moment: datetime) -> None:
+    """From the first call on, windows can be missed: the one that goes on now, or else the next one."""
+    if recall_night(settings) is None:
+        window = window_at(settings.nightly, moment)
+        before = window.begin - timedelta(seconds=1) if window.is_now else moment
+        remember_night(settings, NightMemory(before.timestamp()))

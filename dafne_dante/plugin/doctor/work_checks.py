@@ -36,7 +36,7 @@ def check_scheduler(settings: Settings, shell: Shell | None = None) -> Finding:
     except SettingsError as error:
         return warning("scheduler", str(error), "without it, models improve only when somebody asks for it")
     if there:
-        return good("scheduler", f"{plan.scheduler} starts the nightly run at {settings.nightly.start}")
+        return good("scheduler", f"{plan.scheduler} starts the nightly run from {settings.nightly.start} on")
     return warning("scheduler", f"{plan.scheduler} knows of no nightly run", "dafne-dante schedule install")
 
 

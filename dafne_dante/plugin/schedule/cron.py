@@ -1,7 +1,7 @@
 """Lines in the user's crontab(5), where there is nothing better.
 
-Invariants: our lines end with a mark, and no other line is touched; cron forgets a missed night, so a second line
-looks whether one was missed when the machine begins.
+Invariants: our lines end with a mark, and no other line is touched; cron forgets what it missed, so the last line looks
+whether a night was missed when the machine begins.
 """
 
 import shlex
@@ -19,7 +19,10 @@ def plan_cron(errand: Errand) -> SchedulePlan:
     # A percent sign is the end of the command for cron, also between quotes.
     command = shlex.join(errand.command).replace("%", "\\%")
     lines = (
-        f"{errand.minute} {errand.hour} * * * {command} >/dev/null 2>&1 {_MARK}",
+        *(
+            f"{minute} {','.join(map(str, hours))} * * * {command} >/dev/null 2>&1 {_MARK}"
+            for minute, hours in errand.hours_by_minute.items()
+        ),
         f"@reboot sleep {_AFTER_START_S} && {command} >/dev/null 2>&1 {_MARK}",
     )
 

@@ -1,7 +1,7 @@
 """An agent of the user's launchd; keys as in launchd.plist(5).
 
-Invariants: launchd itself runs what it missed while the machine slept; the log goes nowhere, since the jobs keep their
-own.
+Invariants: launchd itself runs once what it missed while the machine slept, and at a login what was missed while it
+was off (`RunAtLoad`); the log goes nowhere, since the jobs keep their own.
 """
 
 import plistlib
@@ -21,11 +21,11 @@ def plan_launchd(errand: Errand, folder: Path, user_number: int) -> SchedulePlan
         {
             "Label": LABEL,
             "ProgramArguments": list(errand.command),
-            "StartCalendarInterval": {"Hour": errand.hour, "Minute": errand.minute},
+            "StartCalendarInterval": [{"Hour": call // 60, "Minute": call % 60} for call in errand.calls],
             "ProcessType": "Background",
             "LowPriorityIO": True,
             "Nice": 19,
-            "RunAtLoad": False,
+            "RunAtLoad": True,
             "StandardOutPath": "/dev/null",
             "StandardErrorPath": "/dev/null",
         }

@@ -63,12 +63,18 @@ class SystemShell:
 
 
 def errand_of(settings: Settings, *, python: str = sys.executable) -> Errand:
-    """The nightly run of this installation with these settings, at the beginning of the window."""
-    hour, minute = (int(part) for part in settings.nightly.start.split(":"))
+    """The nightly run of this installation with these settings."""
     command = [python, "-m", "dafne_dante", "nightly"]
     if settings.folder != configuration_folder({}):
         command += ["--configuration", str(settings.folder.absolute())]
-    return Errand(tuple(command), hour, minute, settings.nightly.only_on_power)
+    wishes = settings.nightly
+    return Errand(tuple(command), _minutes(wishes.start), _minutes(wishes.stop), wishes.only_on_power)
+
+
+def _minutes(time_of_day: str) -> int:
+    """HH:MM as minutes since midnight."""
+    hours, minutes = time_of_day.split(":")
+    return 60 * int(hours) + int(minutes)
 
 
 def plan_for_system(
@@ -92,7 +98,7 @@ def plan_for_system(
         return plan_cron(errand)
     raise SettingsError(
         "expected a scheduler (systemd, launchd, Windows Task Scheduler or cron), found none; let another program call "
-        "`dafne-dante nightly` every night"
+        "`dafne-dante nightly` every half hour"
     )
 
 

@@ -1,7 +1,7 @@
 """A timer of the user's own systemd; units as in systemd.timer(5) and systemd.service(5).
 
-Invariants: `Persistent=true` runs a missed night when the machine is on again; every word of the command is quoted as
-systemd.syntax(7) wants, so that no folder's name is taken for more than a name.
+Invariants: `Persistent=true` runs once what was missed when the machine is on again; every word of the command is
+quoted as systemd.syntax(7) wants, so that no folder's name is taken for more than a name.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ _TIMER = """[Unit]
 Description=Nightly improvement of segmentation models
 
 [Timer]
-OnCalendar=*-*-* {hour:02d}:{minute:02d}:00
+{calendar}
 Persistent=true
 RandomizedDelaySec=300
 
@@ -39,7 +39,11 @@ def plan_systemd(errand: Errand, folder: Path) -> SchedulePlan:
     # A dollar begins a variable in the arguments, and is only itself in the program's path.
     words = [_quoted(program), *(_quoted(word).replace("$", "$$") for word in arguments)]
     service = _SERVICE.format(command=" ".join(words))
-    timer = _TIMER.format(hour=errand.hour, minute=errand.minute)
+    calendar = "\n".join(
+        f"OnCalendar=*-*-* {','.join(f'{hour:02d}' for hour in hours)}:{minute:02d}:00"
+        for minute, hours in errand.hours_by_minute.items()
+    )
+    timer = _TIMER.format(calendar=calendar)
     control = ("systemctl", "--user")
     return SchedulePlan(
         "systemd",

@@ -9,7 +9,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from dafne_dante.plugin.schedule.plan import NAME, Errand, PlannedFile, SchedulePlan
+from dafne_dante.plugin.schedule.plan import (
+    DAY,
+    EVERY_MINUTES,
+    EVERY_MINUTES_OUTSIDE,
+    NAME,
+    Errand,
+    PlannedFile,
+    SchedulePlan,
+)
 
 __all__ = ["NAMESPACE", "plan_task_scheduler"]
 
@@ -31,9 +39,10 @@ def plan_task_scheduler(errand: Errand, folder: Path) -> SchedulePlan:
 
 def _task(errand: Errand) -> Element:
     task = Element("Task", {"version": "1.2", "xmlns": NAMESPACE})
-    trigger = SubElement(SubElement(task, "Triggers"), "CalendarTrigger")
-    _put(trigger, StartBoundary=f"{_FIRST_DAY}T{errand.hour:02d}:{errand.minute:02d}:00", Enabled="true")
-    _put(SubElement(trigger, "ScheduleByDay"), DaysInterval="1")
+    triggers, window = SubElement(task, "Triggers"), errand.window_minutes
+    _repeat(triggers, errand.start, every=EVERY_MINUTES, minutes=window)
+    if window < DAY:
+        _repeat(triggers, errand.stop, every=EVERY_MINUTES_OUTSIDE, minutes=DAY - window)
     principal = SubElement(SubElement(task, "Principals"), "Principal", {"id": "Author"})
     _put(principal, LogonType="InteractiveToken", RunLevel="LeastPrivilege")
     on_power = "true" if errand.only_on_power else "false"
@@ -50,6 +59,15 @@ def _task(errand: Errand) -> Element:
     action = SubElement(SubElement(task, "Actions", {"Context": "Author"}), "Exec")
     _put(action, Command=program, Arguments=subprocess.list2cmdline(arguments))
     return task
+
+
+def _repeat(triggers: Element, begin: int, *, every: int, minutes: int) -> None:
+    """Every day from a minute of the day on, every so many minutes, for so long."""
+    trigger = SubElement(triggers, "CalendarTrigger")
+    if every < minutes:
+        _put(SubElement(trigger, "Repetition"), Interval=f"PT{every}M", Duration=f"PT{minutes}M")
+    _put(trigger, StartBoundary=f"{_FIRST_DAY}T{begin // 60:02d}:{begin % 60:02d}:00", Enabled="true")
+    _put(SubElement(trigger, "ScheduleByDay"), DaysInterval="1")
 
 
 def _put(parent: Element, **children: str) -> None:

@@ -11,7 +11,9 @@ from dafne_dante.config import Settings
 from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.desk import Desk
-from dafne_dante.host.dafne_qt.shown import outbox_sentence
+from dafne_dante.host.dafne_qt.model_plan import Loaded
+from dafne_dante.host.dafne_qt.shown import outbox_sentence, ready_to_improve
+from dafne_dante.models.file import read_model
 from dafne_dante.plugin import comparing
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.comparing import compare_models
@@ -62,10 +64,42 @@ def test_before_anything_is_there_every_window_has_something_to_say(tmp_path):
     assert desk.choices(TYPE)[1] == []
 
 
+def ready_for(desk, plan):
+    return ready_to_improve(desk.settings, TYPE, lambda: plan, desk.queue)
+
+
 def test_the_dialog_knows_what_is_kept_and_how_long_it_took(site):
-    ready = site[0].ready(TYPE)
-    assert (ready.cases, ready.labels, ready.missing) == (4, ("ball", "box"), "")
+    ready = ready_for(site[0], read_model(site[2]).plan)
+    assert (ready.kept, ready.cases, ready.labels, ready.left, ready.missing) == (4, 4, ("ball", "box"), (), "")
     assert ready.slices > 0 and ready.last_s > 0
+
+
+def test_what_the_model_has_no_names_for_is_left_out_with_the_reason_and_nothing_can_begin(site):
+    desk, _, base = site
+    plan = replace(read_model(base).plan, labels=("balls", "square"))
+    ready = ready_for(desk, plan)
+    assert (ready.kept, ready.cases) == (4, 0)
+    assert ready.left == (
+        "4 studies are left out: nothing on it is called balls, square, and the model does not know "
+        "ball (perhaps balls), box.",
+    )
+    assert ready.missing == "1 more study is needed: draw balls, square, and save its masks."
+    mapped = replace(desk.settings.annotations, labels={"balls": ("ball",), "square": ("box",)})
+    desk.settings = replace(desk.settings, annotations=mapped)
+    assert (ready_for(desk, plan).cases, ready_for(desk, plan).missing) == (4, "")
+
+
+def test_one_structure_without_a_name_counts_as_the_settings_say(site):
+    desk, _, base = site
+    plan = replace(read_model(base).plan, labels=("ball", "box", "third"))
+    assert ready_for(desk, plan).left == ("4 studies are left out: nothing on it is called third.",)
+    desk.settings = replace(desk.settings, annotations=replace(desk.settings.annotations, missing_labels="absent"))
+    ready = ready_for(desk, plan)
+    assert (ready.cases, ready.labels, ready.missing) == (4, ("ball", "box"), "")
+
+
+def test_a_model_of_another_kind_is_said_before_anything_is_asked(site):
+    assert site[0].ready(TYPE, Loaded(is_loaded=True)).missing == words.OTHER_KIND
 
 
 def test_the_status_says_what_came_of_it(site):

@@ -41,7 +41,7 @@ def improving(ready):
 def test_the_dialog_says_what_it_learns_from_and_what_leaves():
     from PyQt5.QtWidgets import QDialogButtonBox
 
-    dialog, chosen = improving(Ready("Thigh", 1, 2, ("vastus",), can_send=True, last_s=200.0))
+    dialog, chosen = improving(Ready("Thigh", 1, 1, 2, ("vastus",), can_send=True, last_s=200.0))
     assert "1 study kept here, 2 slices with something drawn: vastus" in texts(dialog)
     assert "about 3 min" in texts(dialog) and words.SENDS in texts(dialog)
     dialog.send.setChecked(False)
@@ -49,6 +49,13 @@ def test_the_dialog_says_what_it_learns_from_and_what_leaves():
     dialog.method.setCurrentIndex(dialog.method.findData("lora"))
     dialog.buttons.button(QDialogButtonBox.Ok).click()
     assert chosen == [("lora", False)]
+
+
+def test_what_is_left_out_stands_beside_what_is_used():
+    left = ("1 study is left out: nothing on it is called rectus.",)
+    dialog, _ = improving(Ready("Thigh", 3, 2, 9, ("vastus",), left=left))
+    assert "2 of 3 studies kept here, 9 slices with something drawn: vastus" in texts(dialog)
+    assert left[0] in texts(dialog)
 
 
 @pytest.mark.parametrize("missing", [words.NO_SERVER, words.NOTHING_KEPT, words.NO_MODEL])

@@ -17,6 +17,7 @@ from dafne_dante.host.dafne_qt.background import Background
 from dafne_dante.host.dafne_qt.desk import Desk
 from dafne_dante.host.dafne_qt.drawn import model_type_of
 from dafne_dante.host.dafne_qt.improve_dialog import ImproveDialog
+from dafne_dante.host.dafne_qt.model_plan import loaded_model
 from dafne_dante.host.dafne_qt.shown import Ready
 
 __all__ = ["Attached"]
@@ -34,7 +35,7 @@ class Attached(QObject):  # type: ignore[misc]
         toolbox = window.toolbox_window
         super().__init__(toolbox)
         self._window, self._toolbox, self._desk = window, toolbox, desk
-        self._background, self._is_looking = Background(self), False
+        self._background, self._is_looking, self._told = Background(self), False, words.STATUS_NOTHING
         self.dialog: ImproveDialog | None = None
         self.activity: ActivityWindow | None = None
         self.button = QPushButton(words.IMPROVE)
@@ -58,8 +59,12 @@ class Attached(QObject):  # type: ignore[misc]
     def ask(self) -> None:
         """Look what is there, and open the dialog when that is known."""
         model_type = model_type_of(self._window)
+        loaded = loaded_model(self._window, model_type)
+        self.status.setText(words.LOOKING)
         self._background.run(
-            lambda: self._desk.ready(model_type), self._open, lambda fault: self._open(Ready(model_type, missing=fault))
+            lambda: self._desk.ready(model_type, loaded),
+            self._open,
+            lambda fault: self._open(Ready(model_type, missing=fault)),
         )
 
     def show_activity(self) -> None:
@@ -81,8 +86,9 @@ class Attached(QObject):  # type: ignore[misc]
 
     def _show_status(self, told: str) -> None:
         self._is_looking = False
-        if told and told != self.status.text():
-            self.status.setText(told)
+        self._told = told or self._told
+        if self._told != self.status.text():
+            self.status.setText(self._told)
 
     def _entry(self, text: str, chosen: Any) -> None:
         action = QAction(text, self)
@@ -90,6 +96,7 @@ class Attached(QObject):  # type: ignore[misc]
         self._toolbox.menuTools.addAction(action)
 
     def _open(self, ready: Ready) -> None:
+        self.status.setText(self._told)
         self.dialog = ImproveDialog(ready, self._toolbox)
         self.dialog.chosen.connect(lambda method, send: self._improve(ready.model_type, method, send))
         self.dialog.show()

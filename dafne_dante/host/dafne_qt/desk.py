@@ -6,11 +6,13 @@ asked for is in the queue, on the disk, when the call returns.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dafne_dante.config import Settings, load_settings
 from dafne_dante.host.dafne_qt import words
+from dafne_dante.host.dafne_qt.model_plan import NOT_LOADED, Loaded, newest_plan
 from dafne_dante.host.dafne_qt.shown import (
     CaseLine,
     JobLine,
@@ -59,9 +61,11 @@ class Desk:
         self.settings, self.queue = settings, queue
         self.forget_models: Callable[[], None] = lambda: None
 
-    def ready(self, model_type: str) -> Ready:
-        """See `shown.ready_to_improve`."""
-        return ready_to_improve(self.settings, model_type, self.queue)
+    def ready(self, model_type: str, loaded: Loaded = NOT_LOADED) -> Ready:
+        """See `shown.ready_to_improve`; `loaded` is what Dafne has of the type. Errors as there and `newest_plan`."""
+        plan = partial(newest_plan, self.settings, model_type, loaded)
+        is_foreign = loaded.is_loaded and loaded.plan is None
+        return ready_to_improve(self.settings, model_type, None if is_foreign else plan, self.queue)
 
     def improve(self, model_type: str, method: str, *, send: bool) -> Job:
         """Put a job of the button into the queue; SettingsError, StorageError as `JobQueue.add`."""

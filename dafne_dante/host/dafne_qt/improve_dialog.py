@@ -22,7 +22,6 @@ from dafne_dante.host.dafne_qt.shown import Ready
 __all__ = ["ImproveDialog"]
 
 _WIDTH = 460
-_MOST_LABELS = 8
 _SECONDS_A_MINUTE = 60
 
 
@@ -75,11 +74,12 @@ class ImproveDialog(QDialog):  # type: ignore[misc]
 
 
 def _what(ready: Ready) -> str:
-    if not ready.cases:
+    if not ready.kept:
         return "-"
-    shown = ", ".join(ready.labels[:_MOST_LABELS]) + (", ..." if len(ready.labels) > _MOST_LABELS else "")
-    studies = words.counted(words.STUDIES, ready.cases)
-    return words.CASES.format(studies=studies, slices=words.counted(words.SLICES, ready.slices), labels=shown)
+    studies = words.counted(words.STUDIES, ready.kept)
+    form = words.CASES if ready.cases == ready.kept else words.CASES_OF
+    slices, labels = words.counted(words.SLICES, ready.slices), words.listed(ready.labels) or "-"
+    return "\n".join([form.format(used=ready.cases, studies=studies, slices=slices, labels=labels), *ready.left])
 
 
 def _takes(ready: Ready) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 
 from dafne_dante.config import Settings
 from dafne_dante.errors import DanteError, ModelError
+from dafne_dante.host.dafne_qt.model_plan import plan_of
 from dafne_dante.models.file import read_model
-from dafne_dante.models.plan import plan_from_net_metadata
 from dafne_dante.plugin.local.using import local_model
 
 __all__ = ["SiteFirstProvider", "is_known"]
@@ -65,15 +65,7 @@ class SiteFirstProvider:
 
 def is_known(model: Any) -> bool:
     """Whether it is a torch model whose plan can be read, so that the plugin can improve it."""
-    metadata = getattr(model, "metadata", None)
-    net = metadata.get("net_metadata") if isinstance(metadata, Mapping) else None
-    if not isinstance(net, Mapping):
-        return False
-    try:
-        plan_from_net_metadata(net)
-    except ModelError:
-        return False
-    return True
+    return plan_of(model) is not None
 
 
 def _shapes(weights: Any) -> dict[str, tuple[int, ...]] | None:

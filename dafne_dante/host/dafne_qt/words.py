@@ -3,6 +3,7 @@
 Terms: a name in braces is filled in with `str.format`.
 """
 
+from collections.abc import Sequence
 from types import MappingProxyType
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CANCEL_NOTHING",
     "CASE",
     "CASES",
+    "CASES_OF",
     "COLUMNS",
     "COMPARE",
     "COMPARE_CASE",
@@ -23,6 +25,7 @@ __all__ = [
     "COMPARE_SHOW",
     "COMPARE_TITLE",
     "COMPARING",
+    "CONTRASTS",
     "EPOCH",
     "GLOBAL_MODEL",
     "GLOBAL_USED",
@@ -38,14 +41,22 @@ __all__ = [
     "KEEPING",
     "LEARNS_FROM",
     "LEFT",
+    "LEFT_CONTRASTS",
+    "LEFT_MISSING",
+    "LEFT_UNKNOWN",
+    "LOOKING",
     "METHODS",
+    "MORE_SLICES",
+    "MORE_STUDIES",
     "NOTHING_KEPT",
     "NOTHING_LEAVES",
     "NO_MODEL",
     "NO_SERVER",
+    "OTHER_KIND",
     "OUTBOX",
     "OUTBOX_ONE",
     "PAUSE",
+    "PERHAPS",
     "READY",
     "REPORT",
     "SEND",
@@ -77,6 +88,7 @@ __all__ = [
     "STATUS_PAUSED",
     "STATUS_SENT",
     "STUDIES",
+    "STUDIES_LEFT",
     "TAKES",
     "TAKES_AS_LAST",
     "TAKES_UNKNOWN",
@@ -86,6 +98,7 @@ __all__ = [
     "WAITS",
     "WITHOUT_PLUGIN",
     "counted",
+    "listed",
 ]
 
 IMPROVE = "Improve model with Dante..."
@@ -93,7 +106,24 @@ ACTIVITY = "Dante activity..."
 IMPROVE_TITLE = "Improve {model_type}"
 LEARNS_FROM = "Learns from"
 CASES = "{studies} kept here, {slices} with something drawn: {labels}"
+CASES_OF = "{used} of {studies} kept here, {slices} with something drawn: {labels}"
 READY = "Ready."
+LOOKING = "Looking what there is to learn from..."
+STUDIES_LEFT = ("{count} study is left out", "{count} studies are left out")
+CONTRASTS = ("{count} contrast", "{count} contrasts")
+LEFT_MISSING = "{studies}: nothing on it is called {labels}{foreign}."
+LEFT_UNKNOWN = ", and the model does not know {names}"
+PERHAPS = " (perhaps {label})"
+LEFT_CONTRASTS = "{studies}: {contrasts}, the model takes another number."
+MORE_STUDIES = (
+    "{count} more study is needed: draw {labels}, and save its masks.",
+    "{count} more studies are needed: draw {labels} on each, and save their masks.",
+)
+MORE_SLICES = (
+    " Or draw on {count} more slice of the study that is there.",
+    " Or draw on {count} more slices of the study that is there.",
+)
+OTHER_KIND = "This kind of model cannot be improved with Dante; it learns in Dafne's own way."
 NOTHING_KEPT = "Nothing to learn from yet: draw, and save the masks of one study."
 NO_SERVER = "No federation server is set: Tools, Dante settings... Dafne learns in its own way until then."
 NO_MODEL = "No model is chosen: choose one for the slice that is shown."
@@ -176,6 +206,11 @@ STATUS_PAUSED = "Dante is paused. "
 COMPARING = "Comparing..."
 
 
-def counted(forms: tuple[str, str], count: int) -> str:
-    """A number with its word, in the form for one or for several."""
-    return forms[count != 1].format(count=count)
+def counted(forms: tuple[str, str], count: int, **more: str) -> str:
+    """A number with its word, in the form for one or for several, and what else stands in the form."""
+    return forms[count != 1].format(count=count, **more)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names with commas between them; beyond `most` only how they begin."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

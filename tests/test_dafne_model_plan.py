@@ -1,4 +1,4 @@
-"""The dialog learns of the chosen model from what Dafne has loaded, else from the server, and says what is in the way."""
+"""The dialog learns of the model from what Dafne has loaded, else from the server, and says what is in the way."""
 
 from types import SimpleNamespace
 

@@ -17,11 +17,13 @@ from dafne_dante.config import Settings
 from dafne_dante.host.dafne_qt import start
 from dafne_dante.host.dafne_qt.desk import Desk
 from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
+from dafne_dante.host.dafne_qt.shown import local_lines
 from dafne_dante.models.file import read_model
 from dafne_dante.models.plan import plan_to_net_metadata
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import ImprovementRequest, improve
 from dafne_dante.plugin.jobs import open_jobs
+from dafne_dante.plugin.local.shelf import local_shelf
 
 TYPE = "Brain"
 
@@ -146,6 +148,29 @@ def test_dafne_gets_the_site_s_improved_weights(improved, trained):
     assert said == [f"{TYPE}: the model that was improved here is used"]
     assert provider.asked == [(TYPE, (None,), {"force_download": False})]
     assert first.available_models() == [TYPE], "everything else is Dafne's"
+
+
+@pytest.mark.parametrize(("newest", "is_used"), [("", True), ("1700000000", True), ("1700000001", False)])
+def test_a_newer_global_model_is_used_until_it_was_compared(tmp_path, improved, trained, newest, is_used):
+    shutil.copytree(improved[0].folder, tmp_path / "configuration")
+    settings, better = replace(improved[0], folder=tmp_path / "configuration"), improved[1]
+    said, newer, given = [], {}, of(trained / "base.model")
+    given.metadata["latest_timestamp"] = newest
+    before = total(given.weights)
+    first = SiteFirstProvider(Provider(given), settings, said.append, newer=newer.__setitem__)
+    expected = total(read_model(better).weights) if is_used else before
+    assert total(first.load_model(TYPE).weights) == expected
+    assert newer == ({} if is_used else {TYPE: newest})
+    (line,) = local_lines(settings, newer)
+    assert ("still to be compared" in line.told) is (not is_used) and line.is_improved
+    shelf = local_shelf(settings, TYPE)
+    shelf.choose(1, "carried over: on global version 1700000001 Dice is better", seen="1700000001")
+    assert total(first.load_model(TYPE).weights) == total(read_model(better).weights), "it was compared"
+    (line,) = local_lines(settings, newer)
+    assert "carried over: on global version" in line.told
+    shelf.choose(0, "dropped: on global version 1700000001 Dice is worse")
+    (line,) = local_lines(settings, newer)
+    assert line.told.startswith(f"{TYPE}: the global model is used (dropped: on global")
 
 
 @pytest.mark.parametrize("case", ["version asked for", "version asked for by place", "another type", "nothing"])

@@ -55,11 +55,13 @@ class Desk:
     Attributes:
         settings, queue: replaced when somebody changes settings.
         forget_models: makes Dafne load its models anew; set by whoever knows its window.
+        newer: the global version of a type that Dafne found to be newer than what the improved one was compared with.
     """
 
     def __init__(self, settings: Settings, queue: JobQueue) -> None:
         self.settings, self.queue = settings, queue
         self.forget_models: Callable[[], None] = lambda: None
+        self.newer: dict[str, str] = {}
 
     def ready(self, model_type: str, loaded: Loaded = NOT_LOADED) -> Ready:
         """See `shown.ready_to_improve`; `loaded` is what Dafne has of the type. Errors as there and `newest_plan`."""
@@ -84,7 +86,7 @@ class Desk:
         jobs, paused = job_lines(self.queue), is_paused(self.settings)
         sentence = status_sentence(self.queue, jobs)
         told = f"{words.STATUS_PAUSED if paused else ''}{sentence}".strip()
-        return Activity(jobs, local_lines(self.settings), told, outbox_sentence(self.settings), paused)
+        return Activity(jobs, local_lines(self.settings, self.newer), told, outbox_sentence(self.settings), paused)
 
     def choices(self, model_type: str) -> tuple[list[VersionLine], list[CaseLine]]:
         """Models of a type that can be used, and kept cases to compare two on; DanteError as `activity`."""

@@ -24,7 +24,7 @@ from dafne_dante.plugin.collecting import reading_of
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.jobs import JobQueue
 from dafne_dante.plugin.local.shelf import local_shelf, local_types
-from dafne_dante.plugin.local.versions import LocalVersion
+from dafne_dante.plugin.local.versions import LocalState, LocalVersion
 from dafne_dante.plugin.report.words import bytes_in_words
 from dafne_dante.plugin.usable import LeftOut, UsableCases, usable_cases
 
@@ -45,6 +45,7 @@ __all__ = [
 
 _SECONDS_A_MINUTE = 60
 _OUT = "out"
+_IMPROVED = "improved here"
 _REPORT, _SUMMARY = "report.html", "summary.json"
 _MOST_BYTES = 1 << 20
 
@@ -182,17 +183,28 @@ def job_lines(queue: JobQueue) -> list[JobLine]:
     return [_line(job, queue.folder_of(job.job_id)) for job in reversed(queue.jobs())]
 
 
-def local_lines(settings: Settings) -> list[LocalLine]:
-    """Every type with improved models; DanteError where they cannot be read."""
-    found = []
-    for model_type in local_types(settings):
-        current = local_shelf(settings, model_type).state().current
-        if current is None:
-            found.append(LocalLine(model_type, words.GLOBAL_USED.format(model_type=model_type), is_improved=False))
-        else:
-            told = words.IMPROVED_USED.format(model_type=model_type, before=current.before, after=current.after)
-            found.append(LocalLine(model_type, told, is_improved=True))
-    return found
+def local_lines(settings: Settings, newer: Mapping[str, str] | None = None) -> list[LocalLine]:
+    """Every type with improved models; `newer`: the global version that Dafne found of a type; DanteError as read."""
+    return [
+        _local_line(local_shelf(settings, model_type).state(), (newer or {}).get(model_type, ""))
+        for model_type in local_types(settings)
+    ]
+
+
+def _local_line(state: LocalState, newest: str) -> LocalLine:
+    current, model_type = state.current, state.model_type
+    if current is None:
+        told = words.GLOBAL_USED.format(model_type=model_type, status=state.status)
+        return LocalLine(model_type, told, is_improved=False)
+    if int(newest or 0) > int(state.seen or 0):
+        told = f"{words.NEWER_USED.format(model_type=model_type, version=newest)}."
+        return LocalLine(model_type, told, is_improved=True)
+    # That it was improved here is said already; what else became of it is news.
+    status = "" if state.status.startswith(_IMPROVED) else f" ({state.status})"
+    told = words.IMPROVED_USED.format(
+        model_type=model_type, before=current.before, after=current.after, status=status
+    )  # fmt: skip
+    return LocalLine(model_type, told, is_improved=True)
 
 
 def version_lines(settings: Settings, model_type: str) -> list[VersionLine]:

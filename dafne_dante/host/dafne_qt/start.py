@@ -13,6 +13,7 @@ from dafne_dante.config import load_settings
 from dafne_dante.errors import DanteError, SettingsError
 from dafne_dante.host.dafne_qt.desk import Desk
 from dafne_dante.host.dafne_qt.drawn import drawn_study, model_type_of
+from dafne_dante.host.dafne_qt.model_watch import ModelWatch
 from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
 from dafne_dante.host.dafne_qt.words import WITHOUT_PLUGIN
 from dafne_dante.host.keeping import keep_save
@@ -44,12 +45,9 @@ class Plugin:
             desk.queue,
             lambda job_id: WorkerProcess(desk.queue, job_id, desk.settings),
             _say,
-            ended=self._forget,
             is_paused=lambda: is_paused(desk.settings),
         ).start()
-
-    def _forget(self) -> None:
-        self.desk.forget_models()
+        ModelWatch(lambda: desk.settings, lambda: desk.forget_models(), _say).start()
 
     def saved(self, window: Any) -> bool:
         """Keep what is drawn and, where there is a server, ask for a job that sends; whether Dafne need not learn."""
@@ -67,7 +65,7 @@ class Plugin:
 
     def provider(self, provider: Any) -> Any:
         """Dafne's provider, with the site's improved models first."""
-        return SiteFirstProvider(provider, self.desk.settings, _say)
+        return SiteFirstProvider(provider, self.desk.settings, _say, newer=self.desk.newer.__setitem__)
 
     def learns(self, window: Any) -> bool:
         """Keep what is drawn and open the dialog where the chosen model is one that the plugin can improve."""

@@ -27,6 +27,7 @@ __all__ = [
     "COMPARING",
     "CONTRASTS",
     "EPOCH",
+    "GLOBAL_INSTEAD",
     "GLOBAL_MODEL",
     "GLOBAL_USED",
     "GROUP_LIMITS",
@@ -35,6 +36,7 @@ __all__ = [
     "GROUP_TRIGGERS",
     "HOW",
     "IMPROVE",
+    "IMPROVED_LOADED",
     "IMPROVED_MODEL",
     "IMPROVED_USED",
     "IMPROVE_TITLE",
@@ -48,6 +50,7 @@ __all__ = [
     "METHODS",
     "MORE_SLICES",
     "MORE_STUDIES",
+    "NEWER_USED",
     "NOTHING_KEPT",
     "NOTHING_LEAVES",
     "NO_MODEL",
@@ -152,8 +155,14 @@ CANCEL_KEEP = "Stop, keep the best so far"
 CANCEL_NOTHING = "Stop, keep nothing"
 REPORT = "Open report"
 BACK_TO_GLOBAL = "Back to the global model"
-GLOBAL_USED = "{model_type}: the global model is used."
-IMPROVED_USED = "{model_type}: improved here, Dice {before:.2f} -> {after:.2f}, is used."
+GLOBAL_USED = "{model_type}: the global model is used ({status})."
+IMPROVED_USED = "{model_type}: improved here, Dice {before:.2f} -> {after:.2f}, is used{status}."
+NEWER_USED = (
+    "{model_type}: a newer global model (version {version}) is there and is used; what was improved here is still to be "
+    "compared with it"
+)
+GLOBAL_INSTEAD = "{model_type}: the global model is used: {why}"
+IMPROVED_LOADED = "{model_type}: the model that was improved here is used"
 KEEPING = "Keeping the annotations..."
 WITHOUT_PLUGIN = "Dafne runs without the plugin: {why}"
 STUDIES = ("{count} study", "{count} studies")

@@ -18,6 +18,7 @@ from dafne_dante.plugin import comparing
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.comparing import compare_models
 from dafne_dante.plugin.improve import ImprovementRequest, improve
+from dafne_dante.plugin.job_holder import own_holder
 from dafne_dante.plugin.jobs import open_jobs
 from dafne_dante.plugin.keeping import keep_studies
 from dafne_dante.plugin.local.using import local_model
@@ -174,3 +175,12 @@ def test_what_waits_to_be_sent_is_told_with_its_reason(site):
     delta = (desk.queue.folder_of(job.job_id) / "out" / "update.delta").read_bytes()
     open_outbox(desk.settings).queue(delta, server=SERVER, dice=0.5, trigger="button")
     assert desk.activity().outbox == "1 update waits to be sent: it was not tried yet"
+
+
+def test_leaving_asks_what_runs_to_end_with_the_best_so_far_and_waits_for_nobody(site):
+    desk, ended, _ = site
+    running = desk.queue.add("Thigh", "button")
+    assert desk.queue.claim(running.job_id, own_holder()) is not None
+    desk.leave([ended.job_id, running.job_id])
+    assert desk.queue.get(running.job_id).wish == "keep"
+    assert [line.is_running for line in desk.activity().jobs if line.job_id == running.job_id] == [True]

@@ -4,6 +4,7 @@ Window and models are stand-ins with Dafne's own names; tests/dafne_client drive
 """
 
 import shutil
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -126,6 +127,55 @@ def test_nothing_drawn_is_nothing_kept(settings):
     assert not store_exists(settings)
 
 
+class SecretError(Exception):
+    """Nobody has thought of it."""
+
+
+def fails(*arguments, **options):
+    raise SecretError("Jane Doe")
+
+
+SEAMS = {
+    "saved": ("keep_save", lambda plugin, window: plugin.saved(window) is False),
+    "learns": ("is_known", lambda plugin, window: plugin.learns(window) is False),
+    "opened": ("JobStarter", lambda plugin, window: plugin.opened(window) is None),
+    "provider": ("SiteFirstProvider", lambda plugin, window: plugin.provider(window) is window),
+    "closing": (None, lambda plugin, window: plugin.closing(window) is None),
+}
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_a_fault_that_nobody_thought_of_stays_in_the_plugin_and_is_told_by_its_class(
+    settings, trained, seam, monkeypatch, capsys
+):
+    broken, works_on = SEAMS[seam]
+    plugin = plugin_with(settings)
+    plugin.attached.leave = fails
+    if broken:
+        monkeypatch.setattr(start, broken, fails)
+    attaching = SimpleNamespace(Attached=lambda window, desk: plugin.attached)
+    monkeypatch.setitem(sys.modules, "dafne_dante.host.dafne_qt.attaching", attaching)
+    assert works_on(plugin, showing(of(trained / "base.model")))
+    told = capsys.readouterr().err
+    assert "a fault of the plugin's own, SecretError" in told and "Jane Doe" not in told
+
+
+def test_ctrl_c_is_never_held_up(settings, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "drawn_study", stop)
+    with pytest.raises(KeyboardInterrupt):
+        plugin_with(settings).saved(window(TYPE, **DRAWN))
+
+
+def test_a_fault_while_the_improved_model_is_loaded_leaves_dafne_its_own(improved, trained, monkeypatch):
+    said, given = [], of(trained / "base.model")
+    monkeypatch.setattr("dafne_dante.host.dafne_qt.provider.read_model", fails)
+    assert SiteFirstProvider(Provider(given), improved[0], said.append).load_model(TYPE) is given
+    assert len(said) == 1 and "SecretError" in said[0] and "Jane Doe" not in said[0]
+
+
 @pytest.fixture(scope="module")
 def improved(tmp_path_factory, trained):
     root = tmp_path_factory.mktemp("provider")
@@ -210,8 +260,6 @@ def test_what_does_not_fit_is_said_and_the_global_model_is_used(tmp_path, improv
 
 def test_without_usable_settings_dafne_starts_without_the_plugin(tmp_path, monkeypatch, capsys):
     """Dafne's own modules are stand-ins, so that nothing of a person's is touched."""
-    import sys
-
     begun = []
     stock = type("MuscleSegmentation", (), {})
     program = SimpleNamespace(MuscleSegmentation=stock, main=lambda: begun.append(list(sys.argv)))

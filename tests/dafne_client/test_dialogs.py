@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,3 +157,26 @@ def test_the_toolbox_needs_no_more_of_dafne_than_its_menu_and_its_column(tmp_pat
     assert attached.status.text() == words.STATUS_NOTHING
     desk.forget_models()
     assert window.dl_segmenters == {}
+
+
+@pytest.mark.parametrize(("button", "stops"), [("go_on", False), ("stop", True)])
+def test_leaving_goes_on_or_stops_as_the_person_says(button, stops):
+    from dafne_dante.host.dafne_qt.leaving_dialog import LeavingDialog
+
+    dialog = LeavingDialog(["Thigh"])
+    assert "while this is improved: Thigh." in texts(dialog)
+    assert dialog.go_on.isDefault()
+    getattr(dialog, button).click()
+    assert dialog.stops is stops and dialog.result() == 1
+
+
+def test_who_does_not_answer_goes_on():
+    from PyQt5.QtWidgets import QApplication
+
+    from dafne_dante.host.dafne_qt.leaving_dialog import LeavingDialog
+
+    dialog = LeavingDialog(["Thigh"], patience_s=1)
+    begin = time.monotonic()
+    dialog.exec_()
+    assert dialog.stops is False and time.monotonic() - begin < 30
+    assert QApplication.activeModalWidget() is None

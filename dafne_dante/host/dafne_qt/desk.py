@@ -4,13 +4,15 @@ Invariants: everything but `forget_models` may take a while and is called away f
 asked for is in the queue, on the disk, when the call returns.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dafne_dante.config import Settings, load_settings
+from dafne_dante.errors import TrainingError
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.model_plan import NOT_LOADED, Loaded, newest_plan
 from dafne_dante.host.dafne_qt.shown import (
@@ -80,6 +82,12 @@ class Desk:
             TrainingError: the job has ended.
         """
         return stop_job(self.queue, job_id, self.settings, keep=keep and has_checkpoint(self.queue.folder_of(job_id)))
+
+    def leave(self, job_ids: Sequence[str]) -> None:
+        """Ask running jobs to end with the best so far, and wait for none of them; StorageError as the queue."""
+        for job_id in job_ids:
+            with suppress(TrainingError):  # it has ended by itself
+                self.queue.ask_to_stop(job_id, "keep")
 
     def activity(self) -> Activity:
         """Everything that the Activity window shows; DanteError where something cannot be read."""

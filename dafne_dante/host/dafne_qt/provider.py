@@ -19,9 +19,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dafne_dante.config import Settings
-from dafne_dante.errors import DanteError, ModelError
+from dafne_dante.errors import ModelError
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.model_plan import plan_of
+from dafne_dante.host.guarding import Guard
 from dafne_dante.models.file import read_model
 from dafne_dante.plugin.local.shelf import local_shelf
 from dafne_dante.plugin.local.using import local_model
@@ -59,10 +60,10 @@ class SiteFirstProvider:
         asked = options.get("timestamp") or (len(arguments) > _TIMESTAMP_PLACE and arguments[_TIMESTAMP_PLACE])
         if model is None or asked:
             return model
-        try:
+        # A name in braces is no place to fill in.
+        form = words.GLOBAL_INSTEAD.replace("{model_type}", re.sub("[{}]", "", model_name))
+        with Guard(self._say, form):
             self._improve(model_name, model)
-        except DanteError as error:
-            self._say(words.GLOBAL_INSTEAD.format(model_type=model_name, why=error))
         return model
 
     def _improve(self, model_name: str, model: Any) -> None:

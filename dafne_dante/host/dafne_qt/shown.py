@@ -87,6 +87,7 @@ class JobLine:
     told: str
     is_alive: bool
     report: Path | None
+    is_running: bool = False
 
 
 @dataclass(frozen=True)
@@ -290,6 +291,7 @@ def _line(job: Job, folder: Path) -> JobLine:
         _told(job),
         job.state in ("queued", "running"),
         report if report.is_file() else None,
+        job.state == "running",
     )
 
 

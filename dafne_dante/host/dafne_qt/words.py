@@ -42,10 +42,15 @@ __all__ = [
     "IMPROVE_TITLE",
     "KEEPING",
     "LEARNS_FROM",
+    "LEAVING",
+    "LEAVING_GO_ON",
+    "LEAVING_STOP",
+    "LEAVING_TITLE",
     "LEFT",
     "LEFT_CONTRASTS",
     "LEFT_MISSING",
     "LEFT_UNKNOWN",
+    "LOG",
     "LOOKING",
     "METHODS",
     "MORE_SLICES",
@@ -53,9 +58,16 @@ __all__ = [
     "NEWER_USED",
     "NOTHING_KEPT",
     "NOTHING_LEAVES",
+    "NOT_ATTACHED",
+    "NOT_KEPT",
+    "NOT_OURS_TO_LEARN",
+    "NOT_SHOWN",
+    "NOT_STOPPED",
+    "NOT_WRAPPED",
     "NO_MODEL",
     "NO_SERVER",
     "OTHER_KIND",
+    "OTHER_KIND_LOG",
     "OUTBOX",
     "OUTBOX_ONE",
     "PAUSE",
@@ -158,8 +170,8 @@ BACK_TO_GLOBAL = "Back to the global model"
 GLOBAL_USED = "{model_type}: the global model is used ({status})."
 IMPROVED_USED = "{model_type}: improved here, Dice {before:.2f} -> {after:.2f}, is used{status}."
 NEWER_USED = (
-    "{model_type}: a newer global model (version {version}) is there and is used; what was improved here is still to be "
-    "compared with it"
+    "{model_type}: a newer global model (version {version}) is there and is used; what was improved here is still to "
+    "be compared with it"
 )
 GLOBAL_INSTEAD = "{model_type}: the global model is used: {why}"
 IMPROVED_LOADED = "{model_type}: the model that was improved here is used"
@@ -193,6 +205,18 @@ SETTINGS_NEXT = "Settings are in force for the next job."
 GROUP_SERVER = "Federation"
 GROUP_TRIGGERS = "When"
 GROUP_PRIVACY = "What may leave"
+LEAVING_TITLE = "Dante is still improving"
+LEAVING = "Dafne is being closed while this is improved: {models}."
+LEAVING_GO_ON = "Go on in the background ({seconds})"
+LEAVING_STOP = "Stop, keep the best so far"
+NOT_KEPT = "the annotations were not kept: {why}"
+NOT_ATTACHED = "the plugin's button and windows are not there: {why}"
+NOT_WRAPPED = "the global models are used as they are: {why}"
+NOT_OURS_TO_LEARN = "Dafne learns in its own way: {why}"
+NOT_STOPPED = "the job goes on: {why}"
+NOT_SHOWN = "something could not be shown: {why}"
+OTHER_KIND_LOG = "{model_type}: this kind of model learns in Dafne's own way"
+LOG = "dafne-dante: {told}"
 GROUP_LIMITS = "Limits"
 VERSIONS = "Model in use"
 GLOBAL_MODEL = "global model"

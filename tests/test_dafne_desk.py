@@ -184,3 +184,34 @@ def test_leaving_asks_what_runs_to_end_with_the_best_so_far_and_waits_for_nobody
     desk.leave([ended.job_id, running.job_id])
     assert desk.queue.get(running.job_id).wish == "keep"
     assert [line.is_running for line in desk.activity().jobs if line.job_id == running.job_id] == [True]
+
+
+def test_what_waits_and_what_has_left_stand_line_by_line(site):
+    from dafne_dante.federation.outbox import open_outbox
+    from dafne_dante.federation.outbox_states import begin
+
+    desk, job, _ = site
+    found = desk.activity()
+    assert (found.waiting, found.sent) == ([], [])
+    out = desk.queue.folder_of(job.job_id) / "out"
+    outbox = open_outbox(desk.settings)
+    entry = outbox.queue((out / "update.delta").read_bytes(), server=SERVER, dice=0.5, trigger="button")
+    (line,) = desk.activity().waiting
+    assert (line.model_type, line.why, line.report) == (TYPE, "it was not tried yet", out / "report.html")
+    assert line.size.endswith("kB") and line.since
+    outbox.change(entry.update_id, begin)
+    facts = {"update_id": entry.update_id, "attempt": 1}
+    outbox.audit.append(
+        "leaving",
+        {**facts, "to": SERVER, "model_type": TYPE, "sha256": entry.sha256, "bytes": entry.size_bytes},
+    )
+    assert desk.activity().waiting[0].why == words.SENDING_NOW
+    (sent,) = desk.activity().sent
+    assert (sent.to, sent.model_type, sent.sha256, sent.report) == (SERVER, TYPE, entry.sha256, out / "report.html")
+    assert sent.outcome == "not known yet"
+    outbox.audit.append("outcome", {**facts, "outcome": "arrived", "why": ""})
+    again = {"update_id": "another", "attempt": 1, "sealed_sha256": "b" * 64, "sealed_bytes": 5, "sha256": "c" * 64}
+    outbox.audit.append("leaving", {**again, "to": SERVER, "model_type": TYPE, "bytes": 9})
+    newest, oldest = desk.activity().sent
+    assert oldest.outcome == "arrived"
+    assert (newest.sha256, newest.size, newest.report) == ("b" * 64, "5 bytes", None), "what left is the sealed copy"

@@ -137,20 +137,7 @@ def test_without_a_case_or_another_model_nothing_can_be_compared(cases, versions
 
 def test_the_toolbox_needs_no_more_of_dafne_than_its_menu_and_its_column(tmp_path):
     """What is added is there at once; opening it asks the stores in another thread."""
-    from types import SimpleNamespace
-
-    from PyQt5.QtWidgets import QMainWindow, QVBoxLayout
-
-    from dafne_dante.host.dafne_qt.attaching import Attached
-    from dafne_dante.host.dafne_qt.desk import Desk
-    from dafne_dante.plugin.jobs import open_jobs
-
-    toolbox = QMainWindow()
-    toolbox.menuTools, toolbox.verticalLayout_11 = toolbox.menuBar().addMenu("Tools"), QVBoxLayout()
-    settings = replace(SETTINGS, folder=tmp_path)
-    window = SimpleNamespace(toolbox_window=toolbox, classifications=["None"], curImage=0, dl_segmenters={"a": 1})
-    desk = Desk(settings, open_jobs(settings))
-    attached = Attached(window, desk)
+    attached, toolbox, window, desk = toolbox_of(tmp_path)
     entries = [action.text() for action in toolbox.menuTools.actions() if action.text()]
     assert entries == [words.IMPROVE, words.ACTIVITY, words.SETTINGS]
     assert toolbox.verticalLayout_11.indexOf(attached.button) >= 0
@@ -180,3 +167,85 @@ def test_who_does_not_answer_goes_on():
     dialog.exec_()
     assert dialog.stops is False and time.monotonic() - begin < 30
     assert QApplication.activeModalWidget() is None
+
+
+def sending_page():
+    from dafne_dante.host.dafne_qt.sending_lines import SentLine, WaitingLine
+    from dafne_dante.host.dafne_qt.sending_page import SendingPage
+
+    opened = []
+    page = SendingPage(opened.append)
+    waiting = [WaitingLine("Thigh", "1 kB", "the server cannot be reached", "12:00", Path("one.html"))]
+    sent = [
+        SentLine("11:00", "https://federation.example/", "Leg", "2 kB", "a" * 64, "arrived"),
+        SentLine("10:00", "https://federation.example/", "Thigh", "3 kB", "b" * 64, "refused", Path("two.html")),
+    ]
+    page.show_lines("1 update waits", waiting, sent)
+    return page, opened
+
+
+def test_what_waits_and_what_was_sent_stand_line_by_line_with_their_reports():
+    page, opened = sending_page()
+    shown = [page.sent.item(0, column).text() for column in range(page.sent.columnCount())]
+    assert shown == ["11:00", "https://federation.example/", "Leg", "2 kB", "arrived", "a" * 64]
+    assert page.waiting.item(0, 3).text() == "the server cannot be reached"
+    assert not any(button.isEnabled() for button in page.buttons.values()), "no line is chosen"
+    page.sent.selectRow(0)
+    assert not page.buttons[page.sent].isEnabled(), "its job left no report"
+    page.sent.selectRow(1)
+    page.buttons[page.sent].click()
+    page.waiting.selectRow(0)
+    page.buttons[page.waiting].click()
+    assert opened == [Path("two.html"), Path("one.html")]
+
+
+def toolbox_of(tmp_path, settings=None):
+    """The plugin in a window that has no more of Dafne than its menu and its column."""
+    from types import SimpleNamespace
+
+    from PyQt5.QtWidgets import QMainWindow, QVBoxLayout
+
+    from dafne_dante.host.dafne_qt.attaching import Attached
+    from dafne_dante.host.dafne_qt.desk import Desk
+    from dafne_dante.plugin.jobs import open_jobs
+
+    toolbox = QMainWindow()
+    toolbox.menuTools, toolbox.verticalLayout_11 = toolbox.menuBar().addMenu("Tools"), QVBoxLayout()
+    window = SimpleNamespace(toolbox_window=toolbox, classifications=["None"], curImage=0, dl_segmenters={"a": 1})
+    settings = settings or replace(SETTINGS, folder=tmp_path)
+    desk = Desk(settings, open_jobs(settings))
+    return Attached(window, desk), toolbox, window, desk
+
+
+def test_the_end_of_a_job_is_told_without_taking_the_focus_and_the_notice_goes_by_itself(tmp_path, application):
+    from PyQt5.QtWidgets import QLineEdit
+
+    from dafne_dante.host.dafne_qt.desk import Activity
+    from dafne_dante.host.dafne_qt.shown import JobLine
+
+    attached, toolbox, _, _ = toolbox_of(tmp_path)
+    field = QLineEdit()
+    toolbox.setCentralWidget(field)
+    toolbox.show()
+    toolbox.activateWindow()
+    field.setFocus()
+    application.processEvents()
+    active, focused = application.activeWindow(), application.focusWidget()
+    assert focused is field
+    running = JobLine("1", "Thigh", "the button", "runs", "", True, None, True)
+    attached._show_activity(Activity([running], [], "", "", False))
+    assert not attached.notice.isVisible(), "nothing has ended"
+    done = replace(running, state="done", told="Dice 0.8 -> 0.9", is_alive=False, is_running=False)
+    attached.notice._timer.setInterval(50)
+    attached._show_activity(Activity([done], [], "", "", False))
+    application.processEvents()
+    assert attached.notice.isVisible() and attached.notice.text() == "Thigh: done. Dice 0.8 -> 0.9"
+    assert toolbox.rect().contains(attached.notice.geometry())
+    assert application.activeWindow() is active and application.focusWidget() is focused
+    until_s = time.monotonic() + 10
+    while attached.notice.isVisible() and time.monotonic() < until_s:
+        application.processEvents()
+    assert not attached.notice.isVisible()
+    attached._show_activity(Activity([done], [], "", "", False))
+    assert not attached.notice.isVisible(), "once for each job"
+    toolbox.close()

@@ -22,6 +22,7 @@ from dafne_dante.host.dafne_qt.improve_dialog import ImproveDialog
 from dafne_dante.host.dafne_qt.leaving_dialog import LeavingDialog
 from dafne_dante.host.dafne_qt.log import say_to_log
 from dafne_dante.host.dafne_qt.model_plan import loaded_model
+from dafne_dante.host.dafne_qt.notice import Notice
 from dafne_dante.host.dafne_qt.shown import JobLine, Ready
 from dafne_dante.host.guarding import guarded
 
@@ -48,6 +49,7 @@ class Attached(QObject):  # type: ignore[misc]
         self._jobs: list[JobLine] = []
         self.asks = QGuiApplication.platformName() not in _NOBODY_LOOKS
         self.leaving: LeavingDialog | None = None
+        self.notice = Notice(toolbox)
         self.dialog: ImproveDialog | None = None
         self.activity: ActivityWindow | None = None
         self.button = QPushButton(words.IMPROVE)
@@ -109,7 +111,14 @@ class Attached(QObject):  # type: ignore[misc]
             self._background.run(self._desk.activity, self._show_activity, self._show_status)
 
     def _show_activity(self, found: Activity) -> None:
+        alive = {job.job_id for job in self._jobs if job.is_alive}
+        ended = [job for job in found.jobs if job.job_id in alive and not job.is_alive]
         self._jobs = found.jobs
+        if ended:
+            told = [
+                words.NOTICE.format(model_type=job.model_type, state=job.state, told=job.told) for job in ended
+            ]  # fmt: skip
+            self.notice.tell("\n".join(told))
         self._show_status(found.told)
 
     def _show_status(self, told: str) -> None:

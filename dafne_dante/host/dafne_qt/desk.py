@@ -6,7 +6,7 @@ asked for is in the queue, on the disk, when the call returns.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dafne_dante.config import Settings, load_settings
 from dafne_dante.errors import TrainingError
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.model_plan import NOT_LOADED, Loaded, newest_plan
+from dafne_dante.host.dafne_qt.sending_lines import SentLine, WaitingLine, sent_lines, waiting_lines
 from dafne_dante.host.dafne_qt.shown import (
     CaseLine,
     JobLine,
@@ -42,13 +43,18 @@ __all__ = ["Activity", "Desk"]
 
 @dataclass(frozen=True)
 class Activity:
-    """Jobs, models in use, what goes on and what waits to be sent in one sentence each, and whether it is paused."""
+    """Jobs, models in use, what goes on and what waits to be sent in one sentence each, and whether it is paused.
+
+    `waiting` and `sent` say of each update what waits, and what has left.
+    """
 
     jobs: list[JobLine]
     locals: list[LocalLine]
     told: str
     outbox: str
     paused: bool
+    waiting: list[WaitingLine] = field(default_factory=list)
+    sent: list[SentLine] = field(default_factory=list)
 
 
 class Desk:
@@ -94,7 +100,9 @@ class Desk:
         jobs, paused = job_lines(self.queue), is_paused(self.settings)
         sentence = status_sentence(self.queue, jobs)
         told = f"{words.STATUS_PAUSED if paused else ''}{sentence}".strip()
-        return Activity(jobs, local_lines(self.settings, self.newer), told, outbox_sentence(self.settings), paused)
+        waiting, sent = waiting_lines(self.settings, self.queue), sent_lines(self.settings, self.queue)
+        models = local_lines(self.settings, self.newer)
+        return Activity(jobs, models, told, outbox_sentence(self.settings), paused, waiting, sent)
 
     def choices(self, model_type: str) -> tuple[list[VersionLine], list[CaseLine]]:
         """Models of a type that can be used, and kept cases to compare two on; DanteError as `activity`."""

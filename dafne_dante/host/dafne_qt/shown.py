@@ -7,7 +7,6 @@ cannot be read is a DanteError, whose words are shown.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from dafne_dante.durable import read_bounded
 from dafne_dante.federation.outbox import open_outbox, outbox_exists
 from dafne_dante.federation.outbox_states import WORDS as OUTBOX_WORDS
 from dafne_dante.host.dafne_qt import words
+from dafne_dante.host.dafne_qt.moments import local_moment
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.plugin.collecting import reading_of
 from dafne_dante.plugin.job_states import Job
@@ -216,7 +216,7 @@ def version_lines(settings: Settings, model_type: str) -> list[VersionLine]:
 
 
 def _version(one: LocalVersion) -> str:
-    when = _when(one.created_s)
+    when = local_moment(one.created_s)
     return words.IMPROVED_MODEL.format(number=one.number, before=one.before, after=one.after, when=when)
 
 
@@ -225,7 +225,9 @@ def case_lines(settings: Settings) -> list[CaseLine]:
     return [
         CaseLine(
             one.case_id,
-            words.CASE.format(when=_when(one.saved_ns / 1e9), slices=words.counted(words.SLICES, one.annotated_slices)),
+            words.CASE.format(
+                when=local_moment(one.saved_ns / 1e9), slices=words.counted(words.SLICES, one.annotated_slices)
+            ),
         )
         for one in sorted(_headers(settings), key=lambda header: -header.saved_ns)
     ]
@@ -253,7 +255,7 @@ def status_sentence(queue: JobQueue, jobs: list[JobLine]) -> str:
         return f"{first.model_type}: {first.state}, {first.told}"
     size = summary.get("delta_bytes")
     sent = words.STATUS_SENT.format(size=bytes_in_words(size)) if summary.get("uploaded") and size else ""
-    when = _when(queue.get(first.job_id).changed_s)
+    when = local_moment(queue.get(first.job_id).changed_s)
     return words.STATUS_IMPROVED.format(model_type=first.model_type, when=when, before=before, after=after, sent=sent)
 
 
@@ -273,12 +275,6 @@ def _summary(folder: Path) -> Mapping[str, Any]:
 def _mean(dice: Any) -> float | None:
     mean = dice.get("mean") if isinstance(dice, dict) else None
     return float(mean) if isinstance(mean, int | float) else None
-
-
-def _when(seconds: float) -> str:
-    """Local time: the hour today, else with the day."""
-    moment, now = datetime.fromtimestamp(seconds).astimezone(), datetime.now().astimezone()
-    return moment.strftime("%H:%M" if moment.date() == now.date() else "%Y-%m-%d %H:%M")
 
 
 def _line(job: Job, folder: Path) -> JobLine:

@@ -58,6 +58,8 @@ __all__ = [
     "NEWER_USED",
     "NOTHING_KEPT",
     "NOTHING_LEAVES",
+    "NOTHING_WAITS",
+    "NOTICE",
     "NOT_ATTACHED",
     "NOT_KEPT",
     "NOT_OURS_TO_LEARN",
@@ -70,12 +72,18 @@ __all__ = [
     "OTHER_KIND_LOG",
     "OUTBOX",
     "OUTBOX_ONE",
+    "OUTCOMES",
+    "PAGE_JOBS",
+    "PAGE_SENDING",
     "PAUSE",
     "PERHAPS",
     "READY",
     "REPORT",
     "SEND",
+    "SENDING_NOW",
     "SENDS",
+    "SENT_COLUMNS",
+    "SENT_TITLE",
     "SETTINGS",
     "SETTINGS_AFTER",
     "SETTINGS_BUTTON",
@@ -110,6 +118,8 @@ __all__ = [
     "TRIGGERS",
     "USE",
     "VERSIONS",
+    "WAITING_COLUMNS",
+    "WAITING_TITLE",
     "WAITS",
     "WITHOUT_PLUGIN",
     "counted",
@@ -232,6 +242,24 @@ COMPARE_NO_CASE = "No case is kept here yet: draw, and save the masks of one stu
 CASE = "saved {when}, {slices}"
 OUTBOX = "{count} updates wait to be sent: {why}"
 OUTBOX_ONE = "1 update waits to be sent: {why}"
+WAITING_TITLE = "Waits to be sent"
+WAITING_COLUMNS = ("Model", "Since", "Size", "Why it waits")
+SENT_TITLE = "Has left this machine (times are local, SHA-256 is of the bytes that left)"
+SENT_COLUMNS = ("When", "To", "Model", "Size", "What came of it", "SHA-256")
+NOTHING_WAITS = "Nothing waits to be sent."
+SENDING_NOW = "it is being sent"
+OUTCOMES = MappingProxyType(
+    {
+        "": "not known yet",
+        "arrived": "arrived",
+        "not-arrived": "did not arrive",
+        "unknown": "the answer was lost",
+        "refused": "refused",
+    }
+)
+PAGE_JOBS = "Jobs and models"
+PAGE_SENDING = "Sending"
+NOTICE = "{model_type}: {state}. {told}"
 STATUS_IMPROVED = "{model_type}: improved {when}, Dice {before:.2f} -> {after:.2f}{sent}"
 STATUS_SENT = ", {size} sent"
 STATUS_NOTHING = "Dante: nothing was improved yet"

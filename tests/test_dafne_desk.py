@@ -215,3 +215,15 @@ def test_what_waits_and_what_has_left_stand_line_by_line(site):
     newest, oldest = desk.activity().sent
     assert oldest.outcome == "arrived"
     assert (newest.sha256, newest.size, newest.report) == ("b" * 64, "5 bytes", None), "what left is the sealed copy"
+
+
+def test_names_that_somebody_gives_labels_hold_beside_those_that_had_some(site, monkeypatch):
+    desk, _, base = site
+    monkeypatch.setenv("DAFNE_DANTE_SITE_CONFIG", str(desk.settings.folder / "nothing"))
+    desk.change({"labels": {"first": ["one"]}})
+    desk.name_labels({"ball": "balls", "box": "square"})
+    assert desk.settings.annotations.labels == {"first": ("one",), "balls": ("ball",), "square": ("box",)}
+    look = desk.look_at_settings()
+    assert look.settings == desk.settings and look.faults == ()
+    desk.settings = replace(desk.settings, server=SERVER)
+    assert ready_for(desk, replace(read_model(base).plan, labels=("balls", "square"))).cases == 4

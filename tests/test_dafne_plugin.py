@@ -14,10 +14,12 @@ import torch
 from test_dafne_saving import DRAWN, window
 
 from dafne_dante.annotations.store.opening import open_case_store, store_exists
-from dafne_dante.config import Settings
-from dafne_dante.host.dafne_qt import start
+from dafne_dante.config import Settings, load_settings, look_at_settings
+from dafne_dante.errors import SettingsError
+from dafne_dante.host.dafne_qt import start, words
 from dafne_dante.host.dafne_qt.desk import Desk
 from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
+from dafne_dante.host.dafne_qt.repairing import mend
 from dafne_dante.host.dafne_qt.shown import local_lines
 from dafne_dante.models.file import read_model
 from dafne_dante.models.plan import plan_to_net_metadata
@@ -258,11 +260,12 @@ def test_what_does_not_fit_is_said_and_the_global_model_is_used(tmp_path, improv
     assert case == "damaged" or (len(said) == 1 and "the global model is used" in said[0])
 
 
-def test_without_usable_settings_dafne_starts_without_the_plugin(tmp_path, monkeypatch, capsys):
-    """Dafne's own modules are stand-ins, so that nothing of a person's is touched."""
-    begun = []
+@pytest.fixture
+def dafne(monkeypatch, tmp_path):
+    """Dafne's own modules as stand-ins, so that nothing of a person's is touched; what was begun, and its hooks."""
+    found = SimpleNamespace(begun=[], hooks=None)
     stock = type("MuscleSegmentation", (), {})
-    program = SimpleNamespace(MuscleSegmentation=stock, main=lambda: begun.append(list(sys.argv)))
+    program = SimpleNamespace(MuscleSegmentation=stock, main=lambda: found.begun.append(list(sys.argv)))
     module = SimpleNamespace(MuscleSegmentation=stock)
     application = SimpleNamespace(instance=lambda: object())
     for name, fake in {
@@ -271,12 +274,58 @@ def test_without_usable_settings_dafne_starts_without_the_plugin(tmp_path, monke
         "dafne.ui": SimpleNamespace(MuscleSegmentation=module), "dafne.ui.MuscleSegmentation": module,
     }.items():  # fmt: skip
         monkeypatch.setitem(sys.modules, name, fake)
-    hooks = SimpleNamespace(Hooks=None, with_hooks=None)
-    monkeypatch.setitem(sys.modules, "dafne_dante.host.dafne_qt.window", hooks)
+
+    def with_hooks(window_class, hooks):
+        found.hooks = hooks
+        return window_class
+
+    window_module = SimpleNamespace(Hooks=lambda *hooks: hooks, with_hooks=with_hooks)
+    monkeypatch.setitem(sys.modules, "dafne_dante.host.dafne_qt.window", window_module)
     monkeypatch.setattr(sys, "argv", ["x"])
     monkeypatch.setenv("DAFNE_DANTE_CONFIG", str(tmp_path))
+    return found
+
+
+def test_without_usable_settings_dafne_starts_in_its_own_way_with_the_entry_that_mends_them(
+    tmp_path, dafne, capsys, monkeypatch
+):
+    attached = []
+    entry = SimpleNamespace(RepairEntry=lambda toolbox, why: attached.append((toolbox, why)))
+    monkeypatch.setitem(sys.modules, "dafne_dante.host.dafne_qt.repair_entry", entry)
     (tmp_path / "settings.toml").write_text("[worker]\nthreads = -4\n")
     start.start_dafne(["a study"])
-    assert begun == [["dafne", "a study"]]
-    assert program.MuscleSegmentation is stock
+    assert dafne.begun == [["dafne", "a study"]]
     assert "Dafne runs without the plugin" in capsys.readouterr().err
+    saved, opened, provider, learns, closing = dafne.hooks
+    window = SimpleNamespace(toolbox_window="the toolbox")
+    opened(window)
+    ((toolbox, why),) = attached
+    assert toolbox == "the toolbox" and "threads must be" in why
+    assert (saved(window), learns(window), provider("Dafne's"), closing(window)) == (False, False, "Dafne's", None)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-c", "Thigh", "--remote-model", "study.nii.gz"], ["--save-masks", "-q"]]
+)
+def test_every_argument_of_the_command_goes_to_dafne(dafne, command, arguments):
+    code, out, _ = command("dafne", *arguments)
+    assert code == 0 and "Usage" not in out
+    assert dafne.begun == [["dafne", *arguments]]
+
+
+def test_a_save_asks_for_no_job_where_the_settings_say_so(settings, trained):
+    quiet = replace(settings, worker=replace(settings.worker, after_save=False))
+    plugin = plugin_with(quiet)
+    assert plugin.saved(showing(of(trained / "base.model"))) is False
+    assert plugin.desk.queue.jobs() == [] and len(open_case_store(quiet, say=print).cases()) == 1
+
+
+def test_mending_keeps_what_is_sound_and_says_what_is_still_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAFNE_DANTE_SITE_CONFIG", str(tmp_path / "nothing"))
+    (tmp_path / "settings.toml").write_text("[worker]\nthreads = -4\nmemory_gib = 3.0\nafter_save_s = -1\n")
+    look = look_at_settings(tmp_path, {})
+    assert look.faulty == ("threads", "after_save_s") and look.settings.worker.memory_gib == 3.0
+    with pytest.raises(SettingsError, match="after_save_s must"):
+        mend(tmp_path, {"threads": 1})
+    assert mend(tmp_path, {"threads": 1, "after_save_s": 5.0}) == words.SETTINGS_MENDED
+    assert load_settings(tmp_path, {}).worker.threads == 1

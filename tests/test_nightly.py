@@ -182,6 +182,12 @@ def test_what_is_allowed_is_not_asked(tmp_path, monkeypatch):
     assert site.plan().refused == ""
 
 
+def test_nights_that_are_left_alone_are_unless_a_person_says_otherwise(tmp_path, monkeypatch):
+    site = Site(tmp_path, monkeypatch, every_night=False)
+    assert "every_night = true" in site.plan().refused
+    assert site.plan(at_once=True).refused == ""
+
+
 def test_a_missed_window_is_made_up_for_once_and_only_while_nobody_is_there(site):
     site.run()
     site.jobs.queue.add(TYPE, "saved")

@@ -37,7 +37,7 @@ class SaveHandler:
             found = find_studies_in([folder])
             if not found.studies:
                 raise AnnotationError("expected a labelled study in what was saved, found none")
-            wanted = model_type if settings.server else ""
+            wanted = model_type if settings.server and settings.worker.after_save else ""
             kept = [
                 keep_save(
                     study, wanted, settings, open_jobs(settings), options=automatic_options(settings), say=self._warn

@@ -135,9 +135,11 @@ def leave_while_it_runs(session):
     """Another job, and the question that Dafne's closing brings: nobody answers until `go on` is pressed."""
     from PyQt5.QtCore import QTimer
 
+    from dafne_dante.plugin.job_states import JobOptions
+
     attached, seen = session.attached, session.seen
     with session.not_counted():
-        job = attached._desk.improve(MODEL, "lora", send=True)
+        job = attached._desk.queue.add(MODEL, "button", JobOptions(method="lora", upload=True, epochs=8))
     session.wait(lambda: '"epoch"' in session.job(job.job_id).progress, 120)
     session.wait(lambda: any(line.is_running for line in attached._jobs), 20)
     seen["left_running"] = job.job_id

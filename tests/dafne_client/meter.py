@@ -4,8 +4,11 @@ Terms: a *call* is one entry into any function of `dafne_dante.host.dafne_qt` fr
 calls in turn is in it. Not in it: `start_dafne`, which is all of Dafne, and the provider's `load_model`, which first is
 Dafne's own; what the plugin adds to that, `_improve`, is.
 
-Time that the thread waits for a processor which other processes have is taken off (`/proc/thread-self/schedstat`): on a
-busy machine it is theirs. Waiting for a lock, for the interpreter, the disk or the network is not.
+Not in it either: the question at closing (`closing`, `leave`), which waits for the person while Qt's loop goes on.
+
+Time in which a thread of this process waits for a processor that other processes have is taken off
+(`/proc/self/task/*/schedstat`): on a busy machine it is theirs, and the interpreter's lock may be held by a thread that
+waits so. Waiting for a lock, the disk or the network is not taken off. On a machine that is otherwise idle nothing is.
 """
 
 import functools
@@ -13,20 +16,22 @@ import importlib
 import pkgutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 
 PACKAGE = "dafne_dante.host.dafne_qt"
-NOT_OURS = ("start_dafne", "load_model", "with_hooks", "__getattr__")
-_WAITED = Path("/proc/thread-self/schedstat")
+NOT_OURS = ("start_dafne", "load_model", "with_hooks", "__getattr__", "closing", "leave")
+_THREADS = Path("/proc/self/task")
 
 
 def waited_s():
-    """Seconds that this thread has waited for a processor since it began; 0 where the system does not tell."""
-    try:
-        return int(_WAITED.read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+    """Seconds that the threads of this process have waited for a processor; 0 where the system does not tell."""
+    waited_ns = 0
+    for thread in _THREADS.iterdir() if _THREADS.is_dir() else ():
+        with suppress(OSError, ValueError, IndexError):  # a thread that has just ended
+            waited_ns += int((thread / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
 
 
 class Meter:
@@ -58,11 +63,12 @@ class Meter:
             if threading.get_ident() != self._thread or self._depth:
                 return function(*arguments, **options)
             self._depth += 1
-            begin, waited = time.perf_counter(), waited_s()
+            waited, begin = waited_s(), time.perf_counter()
             try:
                 return function(*arguments, **options)
             finally:
-                took = time.perf_counter() - begin - (waited_s() - waited)
+                took = time.perf_counter() - begin
+                took -= min(took, max(0.0, waited_s() - waited))
                 self._depth -= 1
                 self.calls.append((function.__qualname__, round(1e3 * took, 2)))
 

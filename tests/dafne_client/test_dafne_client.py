@@ -316,4 +316,4 @@ def test_no_call_into_the_plugin_holds_the_window_up(drives, session):
 def test_the_window_s_loop_is_never_held_up_while_only_the_plugin_works(drives):
     held = {f"{one} {name}": gap for one in ("first", "second") for name, gap in drives[one].items() if "gap_" in name}
     assert len(held) == 6
-    assert all(gap <= MOST_MS for gap in held.values()), held
+    assert all(gap <= MOST_MS for gap, _ in held.values()), held

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dafne_dante.config import Settings
+from dafne_dante.annotations.suggestions import Suggestion
+from dafne_dante.config import Settings, SettingsLook, load_settings
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.shown import CaseLine, Ready, VersionLine
 
@@ -71,12 +72,109 @@ def test_what_is_missing_is_told_and_nothing_can_begin(missing):
     assert chosen == []
 
 
-def settings_dialog(settings=SETTINGS):
+def settings_dialog(settings=SETTINGS, **look):
     from dafne_dante.host.dafne_qt.settings_dialog import SettingsDialog
 
-    dialog, chosen = SettingsDialog(settings), []
+    dialog, chosen = SettingsDialog(SettingsLook(settings, **look)), []
     dialog.chosen.connect(chosen.append)
     return dialog, chosen
+
+
+def can_save(dialog):
+    from PyQt5.QtWidgets import QDialogButtonBox
+
+    return dialog.buttons.button(QDialogButtonBox.Save).isEnabled()
+
+
+def test_what_the_hospital_or_the_environment_decides_is_shown_and_cannot_be_changed():
+    dialog, chosen = settings_dialog(replaced={"threads": "environment", "start": "site", "timeout_s": "site"})
+    assert not dialog.fields["threads"].isEnabled() and not dialog.fields["start"].isEnabled()
+    assert dialog.fields["memory_gib"].isEnabled()
+    assert words.SETTINGS_REPLACED["environment"] in texts(dialog) and words.SETTINGS_REPLACED["site"] in texts(dialog)
+    dialog.fields["threads"].setValue(7)
+    dialog.fields["keep_cases"].setValue(9)
+    dialog.buttons.accepted.emit()
+    assert chosen == [{"keep_cases": 9}]
+
+
+def test_another_server_is_not_taken_without_its_key():
+    dialog, chosen = settings_dialog()
+    dialog.fields["server"].setText("https://other.example/")
+    assert not can_save(dialog)
+    assert dialog.fields["api_key"].placeholderText() == words.SETTINGS_KEY_NEEDED
+    dialog.fields["server"].setText(SETTINGS.server.rstrip("/"))
+    assert can_save(dialog), "the same server"
+    dialog.fields["server"].setText("")
+    assert can_save(dialog), "no server needs no key"
+    dialog.fields["server"].setText("https://other.example/")
+    dialog.fields["api_key"].setText("n" * 24)
+    assert can_save(dialog)
+    dialog.buttons.accepted.emit()
+    assert chosen == [{"server": "https://other.example/", "api_key": "n" * 24}]
+
+
+def test_what_is_faulty_is_said_and_written_anew():
+    dialog, chosen = settings_dialog(faults=("threads must be a whole number from 0 to 1024",), faulty=("threads",))
+    assert "threads must be a whole number" in texts(dialog)
+    dialog.buttons.accepted.emit()
+    assert chosen == [{"threads": 0}]
+
+
+@pytest.mark.parametrize("name", ["after_save", "every_night"])
+def test_each_trigger_has_its_switch(name):
+    dialog, chosen = settings_dialog()
+    assert dialog.fields[name].isChecked()
+    dialog.fields[name].click()
+    dialog.buttons.accepted.emit()
+    assert chosen == [{name: False}]
+
+
+def test_names_that_the_model_does_not_know_can_be_given_their_labels():
+    unknown = (
+        Suggestion("vast lat", ("vastus lateralis",), True),
+        Suggestion("rectus", ("rectus femoris", "rectus abdominis"), False),
+        Suggestion("liver", (), False),
+    )
+    dialog, _ = improving(Ready("Thigh", 1, suggestions=unknown, missing="1 more study is needed"))
+    named = []
+    dialog.named.connect(named.append)
+    assert words.UNKNOWN_NONE.format(name="liver") in texts(dialog)
+    assert dialog.names["rectus"].currentData() == "", "not clear, so nothing is chosen"
+    dialog.use_names.click()
+    assert named == [{"vast lat": "vastus lateralis"}]
+
+
+def test_with_faulty_settings_dafne_has_the_entry_that_mends_them(tmp_path, application, monkeypatch):
+    from PyQt5.QtWidgets import QMainWindow
+
+    from dafne_dante.host.dafne_qt.repair_entry import RepairEntry
+
+    monkeypatch.setenv("DAFNE_DANTE_CONFIG", str(tmp_path))
+    monkeypatch.setenv("DAFNE_DANTE_SITE_CONFIG", str(tmp_path / "nothing"))
+    (tmp_path / "settings.toml").write_text("[worker]\nthreads = -4\nmemory_gib = 3.0\n")
+    toolbox = QMainWindow()
+    toolbox.menuTools = toolbox.menuBar().addMenu("Tools")
+    toolbox.show()
+    entry = RepairEntry(toolbox, "threads must be a whole number from 0 to 1024")
+    assert entry.notice.isVisible() and "threads must be" in entry.notice.text()
+    assert [action.text() for action in toolbox.menuTools.actions() if action.text()] == [words.SETTINGS]
+    entry.action.trigger()
+    until(application, lambda: entry.dialog is not None)
+    assert "threads must be" in texts(entry.dialog) and entry.dialog.values()["memory_gib"] == 3.0
+    entry.dialog.buttons.accepted.emit()
+    until(application, lambda: entry.notice.text().startswith(words.SETTINGS_MENDED))
+    settings = load_settings(tmp_path)
+    assert (settings.worker.threads, settings.worker.memory_gib) == (0, 3.0)
+    toolbox.close()
+
+
+def until(application, done):
+    """Let Qt work until `done()`, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while not done() and time.monotonic() < end:
+        application.processEvents()
+        time.sleep(0.005)
+    assert done()
 
 
 def test_settings_tell_only_what_was_changed_and_never_show_the_key():

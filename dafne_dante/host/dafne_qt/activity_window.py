@@ -23,6 +23,7 @@ from PyQt5.QtWidgets import (
     QWidget,
 )
 
+from dafne_dante.config import SettingsLook
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.background import Background
 from dafne_dante.host.dafne_qt.compare_dialog import CompareDialog
@@ -93,8 +94,11 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
             self._background.run(self._desk.activity, self._show, self._tell_fault)
 
     def show_settings(self) -> None:
-        """Open the settings."""
-        self.changing = SettingsDialog(self._desk.settings, self)
+        """Read the settings, and open them when that is done."""
+        self._background.run(self._desk.look_at_settings, self._open_settings, self._tell_fault)
+
+    def _open_settings(self, look: SettingsLook) -> None:
+        self.changing = SettingsDialog(look, self)
         self.changing.chosen.connect(self._change)
         self.changing.show()
 

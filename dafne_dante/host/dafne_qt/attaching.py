@@ -136,7 +136,12 @@ class Attached(QObject):  # type: ignore[misc]
         self.status.setText(self._told)
         self.dialog = ImproveDialog(ready, self._toolbox)
         self.dialog.chosen.connect(lambda method, send: self._improve(ready.model_type, method, send))
+        self.dialog.named.connect(self._name_labels)
         self.dialog.show()
+
+    def _name_labels(self, names: dict[str, str]) -> None:
+        """Take the names into the settings, and look again what there is to learn from."""
+        self._background.run(lambda: self._desk.name_labels(names), lambda told: self.ask(), self.notice.tell)
 
     def _improve(self, model_type: str, method: str, send: bool) -> None:
         self.show_activity()

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dafne_dante.config import Settings, load_settings
+from dafne_dante.config import Settings, SettingsLook, load_settings, look_at_settings
 from dafne_dante.errors import TrainingError
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.model_plan import NOT_LOADED, Loaded, newest_plan
@@ -127,6 +127,17 @@ class Desk:
     def pause(self, *, paused: bool) -> None:
         """Let what nobody asked for just now wait, or go on; StorageError where the disk refuses."""
         set_paused(self.settings, paused=paused)
+
+    def look_at_settings(self) -> SettingsLook:
+        """What is set, and where it is decided; StorageError where the keyring refuses."""
+        return look_at_settings(self.settings.folder)
+
+    def name_labels(self, names: Mapping[str, str]) -> None:
+        """Let names of this site stand for labels of a model, from now on; errors as `change_settings`."""
+        labels = {label: list(known) for label, known in self.settings.annotations.labels.items()}
+        for name, label in names.items():
+            labels.setdefault(label, []).append(name)
+        self.change({"labels": labels})
 
     def change(self, changes: Mapping[str, Any]) -> str:
         """Change settings by their names, in force from the next job on; see `change_settings`."""

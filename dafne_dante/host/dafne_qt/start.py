@@ -17,6 +17,7 @@ from dafne_dante.host.dafne_qt.drawn import drawn_study, model_type_of
 from dafne_dante.host.dafne_qt.log import say_to_log
 from dafne_dante.host.dafne_qt.model_watch import ModelWatch
 from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
+from dafne_dante.host.dafne_qt.repairing import Repair
 from dafne_dante.host.guarding import Guard
 from dafne_dante.host.keeping import keep_save
 from dafne_dante.host.starting_jobs import JobStarter
@@ -66,7 +67,8 @@ class Plugin:
         study = drawn_study(window)
         if study is None:
             return False
-        model_type = self._improvable(window) if settings.server else ""
+        wanted = bool(settings.server) and settings.worker.after_save
+        model_type = self._improvable(window) if wanted else ""
         keep_save(study, model_type, settings, self.desk.queue, options=automatic_options(settings), say=say_to_log)
         return bool(model_type)
 
@@ -131,14 +133,19 @@ def start_dafne(arguments: Sequence[str]) -> None:
         ) from error
     from dafne_dante.host.dafne_qt.window import Hooks, with_hooks  # noqa: PLC0415
 
-    try:
-        settings = load_settings()
-        plugin = Plugin(Desk(settings, open_jobs(settings)))
-    except DanteError as error:
-        say_to_log(words.WITHOUT_PLUGIN.format(why=error))
-    else:
-        hooks = Hooks(plugin.saved, plugin.opened, plugin.provider, plugin.learns, plugin.closing)
-        module.MuscleSegmentation = program.MuscleSegmentation = with_hooks(module.MuscleSegmentation, hooks)
+    plugin = _plugin()
+    hooks = Hooks(plugin.saved, plugin.opened, plugin.provider, plugin.learns, plugin.closing)
+    module.MuscleSegmentation = program.MuscleSegmentation = with_hooks(module.MuscleSegmentation, hooks)
     sys.argv = ["dafne", *arguments]
     program.main()
     del _application
+
+
+def _plugin() -> Plugin | Repair:
+    """The plugin, or what stands in its place where settings or the queue of jobs cannot be used."""
+    try:
+        settings = load_settings()
+        return Plugin(Desk(settings, open_jobs(settings)))
+    except DanteError as error:
+        say_to_log(words.WITHOUT_PLUGIN.format(why=error))
+        return Repair(str(error))

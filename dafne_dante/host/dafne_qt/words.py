@@ -87,19 +87,31 @@ __all__ = [
     "SETTINGS",
     "SETTINGS_AFTER",
     "SETTINGS_BUTTON",
+    "SETTINGS_CASES",
     "SETTINGS_CLIP",
+    "SETTINGS_DAYS",
+    "SETTINGS_DISK",
+    "SETTINGS_FAULTS",
     "SETTINGS_FULL",
     "SETTINGS_IDLE",
+    "SETTINGS_JOB",
     "SETTINGS_KEY",
     "SETTINGS_KEY_KEPT",
+    "SETTINGS_KEY_NEEDED",
     "SETTINGS_MEMORY",
+    "SETTINGS_MENDED",
     "SETTINGS_METHOD",
     "SETTINGS_NEXT",
     "SETTINGS_NIGHT",
+    "SETTINGS_NIGHTS",
     "SETTINGS_NOISE",
     "SETTINGS_POWER",
+    "SETTINGS_REPLACED",
+    "SETTINGS_RUN",
+    "SETTINGS_SAVE",
     "SETTINGS_SEND",
     "SETTINGS_SERVER",
+    "SETTINGS_SLICES",
     "SETTINGS_THREADS",
     "SETTINGS_TITLE",
     "SETTINGS_UNTIL",
@@ -116,6 +128,10 @@ __all__ = [
     "TAKES_AS_LAST",
     "TAKES_UNKNOWN",
     "TRIGGERS",
+    "UNKNOWN_LEFT",
+    "UNKNOWN_NAMES",
+    "UNKNOWN_NONE",
+    "UNKNOWN_USE",
     "USE",
     "VERSIONS",
     "WAITING_COLUMNS",
@@ -199,6 +215,24 @@ SETTINGS_TITLE = "Dante settings"
 SETTINGS_SERVER = "Federation server"
 SETTINGS_KEY = "Your key"
 SETTINGS_KEY_KEPT = "stays as it is"
+SETTINGS_KEY_NEEDED = "the key for this server"
+SETTINGS_FAULTS = "The settings cannot be used as they are:"
+SETTINGS_MENDED = "The settings can be used: start Dafne again."
+SETTINGS_REPLACED = MappingProxyType(
+    {"site": "set by the hospital's settings", "environment": "set by the environment"}
+)
+SETTINGS_SAVE = "Improve after a save"
+SETTINGS_SLICES = "Only after so many new slices"
+SETTINGS_NIGHTS = "Improve at night"
+SETTINGS_JOB = "Longest automatic job (0: any)"
+SETTINGS_RUN = "Longest night's run"
+SETTINGS_CASES = "Studies kept here, at most"
+SETTINGS_DAYS = "Kept for, at most"
+SETTINGS_DISK = "Disk for them, at most"
+UNKNOWN_NAMES = "Names that the model does not know"
+UNKNOWN_LEFT = "leave out"
+UNKNOWN_NONE = "{name}: no structure of the model is called alike"
+UNKNOWN_USE = "Use these names"
 SETTINGS_AFTER = "After a save, begin after"
 SETTINGS_METHOD = "Automatic jobs use"
 SETTINGS_SEND = "Automatic jobs send their update"

@@ -52,6 +52,8 @@ def learn_from_a_save(session):
     session.pause(1.5)
     seen["gap_job_ms"] = session.gap()
     session.picture(attached.activity, "activity")
+    report = attached._desk.queue.folder_of(job.job_id) / "out" / "report.html"
+    (session.folder / "pictures" / "report.html").write_bytes(report.read_bytes())
     session.picture(window.toolbox_window, "toolbox")
 
 
@@ -167,6 +169,10 @@ def second(session):
     session.wait(lambda: bool(attached.activity._jobs), 20)
     session.pause(1.5)
     session.picture(attached.activity, "activity-again")
+    attached.activity.pages.setCurrentIndex(1)
+    attached.activity.sending.sent.selectRow(0)
+    session.pause(0.3)
+    session.picture(attached.activity, "sending")
     seen["gap_again_ms"] = session.gap()
 
 

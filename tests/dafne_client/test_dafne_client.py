@@ -165,8 +165,6 @@ def keep_pictures(folder):
     target = Path(os.environ["DAFNE_PICTURES"]).absolute()
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder / "pictures", target)
-    report = next((folder / "configuration" / "jobs").glob("*/out/report.html"))
-    shutil.copyfile(report, target / "report.html")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     for page in target.glob("*.html") if chromium else ():
         subprocess.run(
@@ -298,9 +296,7 @@ def test_each_obstacle_leaves_dafne_what_is_its_own(drives):
 def test_there_are_pictures_of_every_window(drives):
     names = {path.stem for path in (drives["folder"] / "pictures").iterdir() if path.stat().st_size > 1000}
     windows = {"toolbox", "dialog", "settings", "compare", "comparison", "activity", "activity-running", "leaving"}
-    assert names >= windows
-    reports = list((drives["folder"] / "configuration" / "jobs").glob("*/out/report.html"))
-    assert reports and all(path.stat().st_size > 1000 for path in reports)
+    assert names >= windows | {"report", "sending", "dialog-no-server", "dialog-keras", "dialog-wrong-key"}
 
 
 @pytest.mark.parametrize("session", ["first", "second", "faults"])

@@ -108,7 +108,7 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         jobs.addWidget(self.table, 1)
         jobs.addLayout(_row(self.keep, self.drop, self.report))
         jobs.addWidget(self.models)
-        jobs.addLayout(_row(self.back, self.versions, self.use, self.compare))
+        jobs.addLayout(_row(self.back, QLabel(words.VERSIONS), self.versions, self.use, self.compare))
         self.pages = QTabWidget()
         self.pages.addTab(page, words.PAGE_JOBS)
         self.pages.addTab(self.sending, words.PAGE_SENDING)
@@ -203,11 +203,15 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
     def _open_comparison(self, model_type: str, versions: list[VersionLine], cases: list[CaseLine]) -> None:
         self.comparing = CompareDialog(model_type, versions, cases, self)
         self.comparing.chosen.connect(
-            lambda case_id, before, after: self._background.run(
-                lambda: self._desk.compare(model_type, case_id, before, after), self._open_page, self._tell_fault
-            )
+            lambda case_id, before, after: self._show_comparison(model_type, case_id, before, after)
         )
         self.comparing.show()
+
+    def _show_comparison(self, model_type: str, case_id: str, before: int, after: int) -> None:
+        self.told.setText(words.COMPARING)
+        self._background.run(
+            lambda: self._desk.compare(model_type, case_id, before, after), self._open_page, self._tell_fault
+        )
 
     def _pause(self, paused: bool) -> None:
         self._background.run(lambda: self._desk.pause(paused=paused), lambda told: self.look(), self._tell_fault)

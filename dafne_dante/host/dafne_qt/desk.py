@@ -114,8 +114,7 @@ class Desk:
         found = shelf.state().find(number)
         if found is not None:
             shelf.model_path(found)  # refused now, not when Dafne loads it
-        what = f"to the improved model {number}" if number else "back to the global model"
-        shelf.choose(number, f"somebody went {what}")
+        shelf.choose(number, words.CHOSE_IMPROVED.format(number=number) if number else words.CHOSE_GLOBAL)
         self.forget_models()
 
     def compare(self, model_type: str, case_id: str, before: int, after: int) -> Path:

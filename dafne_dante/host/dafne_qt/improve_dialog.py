@@ -37,7 +37,7 @@ class ImproveDialog(QDialog):  # type: ignore[misc]
 
     def __init__(self, ready: Ready, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setWindowTitle(words.IMPROVE_TITLE.format(model_type=ready.model_type or "model"))
+        self.setWindowTitle(words.IMPROVE_TITLE.format(model_type=ready.model_type or words.A_MODEL))
         self.setMinimumWidth(_WIDTH)
         self.setAttribute(Qt.WA_DeleteOnClose)
         self._ready = ready

@@ -1,6 +1,7 @@
 """The entry in Dafne's Tools while the settings cannot be used.
 
-Invariant: nothing of Dafne's is taken away or connected otherwise.
+Invariants: nothing of Dafne's is taken away or connected otherwise; settings are read and written away from the thread
+that paints.
 """
 
 from typing import Any
@@ -12,8 +13,8 @@ from dafne_dante.config import SettingsLook, look_at_settings
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.background import Background
 from dafne_dante.host.dafne_qt.log import say_to_log
+from dafne_dante.host.dafne_qt.mending import mend
 from dafne_dante.host.dafne_qt.notice import Notice
-from dafne_dante.host.dafne_qt.repairing import mend
 from dafne_dante.host.dafne_qt.settings_dialog import SettingsDialog
 from dafne_dante.host.guarding import guarded
 

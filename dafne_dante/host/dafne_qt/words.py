@@ -10,12 +10,15 @@ __all__ = [
     "ACTIVITY",
     "ACTIVITY_EMPTY",
     "ACTIVITY_TITLE",
+    "A_MODEL",
     "BACK_TO_GLOBAL",
     "CANCEL_KEEP",
     "CANCEL_NOTHING",
     "CASE",
     "CASES",
     "CASES_OF",
+    "CHOSE_GLOBAL",
+    "CHOSE_IMPROVED",
     "COLUMNS",
     "COMPARE",
     "COMPARE_CASE",
@@ -266,6 +269,9 @@ VERSIONS = "Model in use"
 GLOBAL_MODEL = "global model"
 IMPROVED_MODEL = "improved {number}: Dice {before:.2f} -> {after:.2f}, {when}"
 USE = "Use"
+CHOSE_IMPROVED = "somebody went to the improved model {number}"
+CHOSE_GLOBAL = "somebody went back to the global model"
+A_MODEL = "model"
 COMPARE = "Compare..."
 COMPARE_TITLE = "Compare two models of {model_type}"
 COMPARE_CASE = "On the case"

@@ -14,6 +14,7 @@ waits for a processor that others have, is taken off both; the loop's pauses are
 import faulthandler
 import gc
 import json
+import os
 import sys
 import time
 import traceback
@@ -23,6 +24,7 @@ from pathlib import Path
 from drive_sessions import SESSIONS
 from meter import Meter, waited_s
 
+STALL_S = float(os.environ.get("DAFNE_DRIVE_STALL_S", "0"))
 MODELS = ("Phantom", "Keras")
 FOLDER, SESSION = Path(sys.argv[1]), sys.argv[2]
 
@@ -79,6 +81,8 @@ class Session:
         # A thread that has ended takes its waiting with it.
         self.gaps.append((max(0.0, raw - max(0.0, waited - self._waited)), raw))
         self._last, self._waited = time.perf_counter(), waited
+        if STALL_S:  # who holds the thread up: every thread's stack, in the log
+            faulthandler.dump_traceback_later(STALL_S)
 
     def wait(self, done, seconds):
         """Let Qt work until `done()`, which is asked 20 times a second; False when that takes longer."""

@@ -13,6 +13,7 @@ from dafne_dante.host.dafne_qt import words
 __all__ = ["choice", "count", "held_by", "number", "secret", "switch", "text", "time_of_day"]
 
 _TIME = "HH:mm"
+_WIDTH = 130
 
 
 def held_by(field: QWidget) -> Any:
@@ -60,6 +61,7 @@ def choice(value: str) -> QComboBox:
 def count(value: int, most: int, *, least: int = 0) -> QSpinBox:
     """A whole number."""
     field = QSpinBox()
+    field.setMinimumWidth(_WIDTH)
     field.setRange(least, most)
     field.setValue(value)
     return field
@@ -68,6 +70,7 @@ def count(value: int, most: int, *, least: int = 0) -> QSpinBox:
 def number(value: float, most: float, *, least: float = 0.0, suffix: str = "", decimals: int = 1) -> QDoubleSpinBox:
     """Any number."""
     field = QDoubleSpinBox()
+    field.setMinimumWidth(_WIDTH)
     field.setDecimals(decimals)
     field.setRange(least, most)
     field.setValue(value)

@@ -5,16 +5,13 @@ one gesture is to go when it is clicked.
 """
 
 from PyQt5.QtCore import QEvent, QObject, Qt, QTimer
-from PyQt5.QtWidgets import QLabel, QWidget
+from PyQt5.QtGui import QPalette
+from PyQt5.QtWidgets import QFrame, QLabel, QWidget
 
 __all__ = ["Notice"]
 
 _STAYS_MS = 15_000
 _MARGIN = 8
-_STYLE = (
-    "QLabel { background: palette(tool-tip-base); color: palette(tool-tip-text); border: 1px solid palette(mid); "
-    "border-radius: 4px; padding: 8px; }"
-)
 
 
 class Notice(QLabel):  # type: ignore[misc]
@@ -26,7 +23,11 @@ class Notice(QLabel):  # type: ignore[misc]
         self.setTextFormat(Qt.PlainText)
         self.setFocusPolicy(Qt.NoFocus)
         self.setAttribute(Qt.WA_ShowWithoutActivating)
-        self.setStyleSheet(_STYLE)
+        self.setFrameShape(QFrame.Box)
+        self.setMargin(_MARGIN)
+        self.setAutoFillBackground(True)
+        self.setBackgroundRole(QPalette.ToolTipBase)
+        self.setForegroundRole(QPalette.ToolTipText)
         self.hide()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)

@@ -27,7 +27,7 @@ from dafne_dante.host.dafne_qt.fields import choice, count, held_by, number, sec
 
 __all__ = ["SettingsDialog"]
 
-_WIDTH = 900
+_WIDTH = 1080
 _DAY_MIN, _DAY_S = 1440.0, 86400.0
 
 

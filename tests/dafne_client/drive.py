@@ -48,7 +48,6 @@ def prepare():
     for name, value in {
         "MODEL_PROVIDER": "Remote", "SERVER_URL": server["url"], "API_KEY": server["api_key"],
         "ENABLED_MODELS": list(MODELS), "USE_CLASSIFIER": False, "FIRST_START": False,
-        "MODEL_PATH": str(FOLDER / "models"), "TEMP_UPLOAD_DIR": str(FOLDER / "uploads"),
     }.items():  # fmt: skip
         settings.defaults[name] = (value, "string", None)
         GlobalConfig[name] = value

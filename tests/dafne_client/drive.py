@@ -16,6 +16,7 @@ import gc
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from contextlib import contextmanager
@@ -131,6 +132,12 @@ class Session:
         begin = time.perf_counter()
         yield
         self._last += time.perf_counter() - begin
+
+    def aside(self, work):
+        """Do something that the plugin's windows do in another thread, in another thread."""
+        thread = threading.Thread(target=work)
+        thread.start()
+        self.wait(lambda: not thread.is_alive(), 30)
 
     def jobs(self):
         with self.not_counted():

@@ -1,6 +1,7 @@
 """What cannot be done, in the real Dafne: what the plugin says, and that Dafne works on after each."""
 
 import json
+from functools import partial
 
 from drive_steps import MODEL, correct, dialog_after, is_idle, segment
 
@@ -17,16 +18,14 @@ def faults(session):
         "away": {"server": "http://127.0.0.1:9/", "api_key": "k" * 24},
         "wrong key": {"server": server["url"], "api_key": "x" * 24},
     }.items():
-        with session.not_counted():
-            session.attached._desk.change(changes)
+        session.aside(partial(session.attached._desk.change, changes))
         said_by_dialog(session, name)
     correct(session, shift=1)
     works_on(session, "wrong key")
     job_id = session.jobs()[-1].job_id
     session.wait(lambda: session.ended(job_id), 60)
     session.seen["wrong key job"] = [session.job(job_id).trigger, session.job(job_id).told]
-    with session.not_counted():
-        session.attached._desk.change({"server": ""})
+    session.aside(partial(session.attached._desk.change, {"server": ""}))
     works_on(session, "no server")
     keras(session)
 
@@ -53,8 +52,8 @@ def another_family(session):
 def keras(session):
     """A real Keras network: the plugin leaves it to Dafne, by the button and by a save."""
     server = json.loads((session.folder / "server.json").read_text())
-    with session.not_counted():
-        session.attached._desk.change({"server": server["url"], "api_key": server["api_key"]})
+    working = {"server": server["url"], "api_key": server["api_key"]}
+    session.aside(partial(session.attached._desk.change, working))
     segment(session, "Keras")
     session.seen["keras"] = type(session.window.get_model_for_class("Keras")[0]).__name__
     said_by_dialog(session, "keras")

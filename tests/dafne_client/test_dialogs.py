@@ -65,7 +65,8 @@ def test_what_is_missing_is_told_and_nothing_can_begin(missing):
     from PyQt5.QtWidgets import QDialogButtonBox
 
     dialog, chosen = improving(Ready("", missing=missing))
-    assert missing in texts(dialog)
+    assert missing in texts(dialog) and words.NOTHING_LEAVES not in texts(dialog)
+    assert dialog.method.parent() is None, "nothing is asked about what cannot begin"
     button = dialog.buttons.button(QDialogButtonBox.Ok)
     assert not button.isEnabled()
     button.click()
@@ -346,4 +347,40 @@ def test_the_end_of_a_job_is_told_without_taking_the_focus_and_the_notice_goes_b
     assert not attached.notice.isVisible()
     attached._show_activity(Activity([done], [], "", "", False))
     assert not attached.notice.isVisible(), "once for each job"
+    toolbox.close()
+
+
+def test_names_that_were_given_labels_are_in_the_settings_and_the_dialog_looks_again(
+    tmp_path, application, monkeypatch
+):
+    monkeypatch.setenv("DAFNE_DANTE_SITE_CONFIG", str(tmp_path / "nothing"))
+    attached, toolbox, _, desk = toolbox_of(tmp_path)
+    attached._name_labels({"ball": "balls"})
+    until(application, lambda: attached.dialog is not None)
+    assert desk.settings.annotations.labels == {"balls": ("ball",)}
+    attached.dialog.reject()
+    toolbox.close()
+
+
+@pytest.mark.parametrize(("asks", "answer", "left"), [(False, None, []), (True, "go_on", []), (True, "stop", ["1"])])
+def test_closing_asks_about_what_runs_where_somebody_is_there(tmp_path, application, asks, answer, left):
+    from PyQt5.QtCore import QTimer
+
+    from dafne_dante.host.dafne_qt.desk import Activity
+    from dafne_dante.host.dafne_qt.shown import JobLine
+
+    attached, toolbox, _, desk = toolbox_of(tmp_path)
+    stopped = []
+    desk.leave = stopped.extend
+    attached.leave()
+    assert attached.leaving is None, "nothing runs"
+    running = JobLine("1", "Thigh", "the button", "runs", "", True, None, True)
+    waits = replace(running, job_id="2", is_running=False)
+    attached._show_activity(Activity([running, waits], [], "", "", False))
+    assert attached.asks is False, "nobody looks at this screen"
+    attached.asks = asks
+    QTimer.singleShot(50, lambda: answer and getattr(attached.leaving, answer).click())
+    attached.leave()
+    until(application, lambda: stopped == left)
+    assert (attached.leaving is not None) is asks
     toolbox.close()

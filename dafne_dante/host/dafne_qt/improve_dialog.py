@@ -66,10 +66,11 @@ class ImproveDialog(QDialog):  # type: ignore[misc]
         form.setVerticalSpacing(12)
         form.addRow(words.LEARNS_FROM, _paragraph(_what(self._ready)))
         form.addRow("", _paragraph(self._ready.missing or words.READY))
-        form.addRow(words.HOW, self.method)
-        form.addRow(words.TAKES, _paragraph(_takes(self._ready)))
-        form.addRow("", self.send)
-        form.addRow("", self._leaves)
+        if not self._ready.missing:
+            form.addRow(words.HOW, self.method)
+            form.addRow(words.TAKES, _paragraph(_takes(self._ready)))
+            form.addRow("", self.send)
+            form.addRow("", self._leaves)
         column = QVBoxLayout(self)
         column.addLayout(form)
         if self._ready.suggestions:

@@ -178,6 +178,10 @@ def main():
     session = Session(application)
     QInputDialog.getItem = staticmethod(lambda *arguments, **options: (arguments[3][0], True))
     QMessageBox.exec_ = lambda box: session.said(box.text()) or QMessageBox.Ok
+    for kind in ("warning", "critical", "information"):
+        setattr(
+            QMessageBox, kind, staticmethod(lambda parent, title, text, *rest: session.said(text) or QMessageBox.Ok)
+        )
     QMessageBox.question = staticmethod(lambda parent, title, text, *rest: session.asked(text))
 
     def show():

@@ -39,12 +39,14 @@ __all__ = [
     "AnnotationSettings",
     "NightlySettings",
     "Settings",
+    "SettingsLook",
     "WorkerSettings",
     "configuration_folder",
     "faults_of",
     "is_key_text",
     "is_proxy_address",
     "load_settings",
+    "look_at_settings",
     "site_folder",
     "write_settings",
 ]
@@ -95,6 +97,7 @@ class NightlySettings:
         max_minutes: of one run, over all models.
         only_on_power: not on a battery.
         only_when_idle: not while somebody works at the machine.
+        every_night: false leaves the nights alone; `nightly --now` works all the same.
     """
 
     start: str = "20:00"
@@ -102,6 +105,7 @@ class NightlySettings:
     max_minutes: float = 240.0
     only_on_power: bool = True
     only_when_idle: bool = True
+    every_night: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class WorkerSettings:
             has its own (max_minutes), which its models share.
         automatic_method: of adaptation, of jobs that nobody asked for just now: auto, lora or gradual-unfreezing.
         automatic_send: whether such a job sends its update to the server; false keeps it at the site.
+        after_save: whether what is saved in a viewer asks for a job; it is kept in any case.
     """
 
     threads: int = 0
@@ -126,6 +131,7 @@ class WorkerSettings:
     job_minutes: float = 0.0
     automatic_method: str = "auto"
     automatic_send: bool = True
+    after_save: bool = True
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,8 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     **{section: tuple(item.name for item in fields(kind)) for section, kind in OWN_SECTIONS.items()},
 }
 """Sections of the file, each with its settings; no two share a name."""
+_NAMES = frozenset(name for names in SECTIONS.values() for name in names)
+_SITE, _ENVIRONMENT = "site", "environment"
 
 
 def configuration_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -224,9 +232,35 @@ def load_settings(folder: Path | None = None, environment: Mapping[str, str] = o
     Raises:
         SettingsError: a file is not TOML, or holds unknown or malformed settings; all are listed in one message.
     """
+    look = look_at_settings(folder, environment)
+    if look.faults:
+        raise SettingsError(f"{SETTINGS_FILE} or the environment: " + "; ".join(look.faults))
+    return look.settings
+
+
+@dataclass(frozen=True)
+class SettingsLook:
+    """What there is of settings, sound or not.
+
+    Attributes:
+        settings: with whatever is sound; the rest is as it is by default.
+        faults: what is wrong, in words; nothing when they can be used.
+        faulty: names of settings whose value is wrong.
+        replaced: name to "site" or "environment", of what the folder's own file does not decide.
+    """
+
+    settings: Settings
+    faults: tuple[str, ...] = ()
+    faulty: tuple[str, ...] = ()
+    replaced: Mapping[str, str] = field(default_factory=dict)
+
+
+def look_at_settings(folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> SettingsLook:
+    """Read everything as `load_settings` does, and tell what is wrong instead of refusing; StorageError as there."""
     folder = folder or configuration_folder(environment)
     found: dict[str, Any] = {}
     faults: list[str] = []
+    replaced: dict[str, str] = {}
     for place in dict.fromkeys((folder, site_folder(environment))):
         path = place / SETTINGS_FILE
         if path.is_file():
@@ -234,16 +268,18 @@ def load_settings(folder: Path | None = None, environment: Mapping[str, str] = o
             faults += [fault] if fault else []
             flat = _flatten(document)
             flat["labels"] = _both_labels(found.get("labels"), flat.get("labels"))
-            found |= {name: value for name, value in flat.items() if value is not None}
+            given = {name: value for name, value in flat.items() if value is not None}
+            # The labels of both files hold together.
+            replaced |= dict.fromkeys((name for name in given if name != "labels"), _SITE) if place != folder else {}
+            found |= given
     for name in (name for names in SECTIONS.values() for name in names):
         if value := environment.get(f"DAFNE_DANTE_{name.upper()}"):
-            found[name] = parse_text(name, value)
+            found[name], replaced[name] = parse_text(name, value), _ENVIRONMENT
     values, more = _checked(found)
     if values.get("api_key") == KEYRING:
         values["api_key"], values["key_fault"] = _kept_key(values.get("server", ""))
-    if faults or more:
-        raise SettingsError(f"{SETTINGS_FILE} or the environment: " + "; ".join(faults + more))
-    return Settings(folder=folder, **values)
+    faulty = tuple(name for name, value in found.items() if name in _NAMES and fault_of(name, value))
+    return SettingsLook(Settings(folder=folder, **values), tuple(faults + more), faulty, replaced)
 
 
 def faults_of(document: dict[str, Any]) -> list[str]:

@@ -49,7 +49,10 @@ _CHOICES = {
     "automatic_method": ("auto", "lora", "gradual-unfreezing"),
 }
 _KEYS = ("operator_key", "seal_key")
-_SWITCHES = ("allow_full_model", "only_on_power", "only_when_idle", "automatic_send")
+_SWITCHES = (
+    *("allow_full_model", "only_on_power", "only_when_idle", "automatic_send"),
+    *("after_save", "every_night"),
+)
 _TIMES = ("start", "stop")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 _WHOLE = ("keep_cases", "retries", "chunk_mib", "cache_models", "threads", "after_slices")

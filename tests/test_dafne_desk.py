@@ -11,11 +11,14 @@ from dafne_dante.config import Settings
 from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.desk import Desk
-from dafne_dante.host.dafne_qt.shown import outbox_sentence
+from dafne_dante.host.dafne_qt.model_plan import Loaded
+from dafne_dante.host.dafne_qt.shown import outbox_sentence, ready_to_improve
+from dafne_dante.models.file import read_model
 from dafne_dante.plugin import comparing
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.comparing import compare_models
 from dafne_dante.plugin.improve import ImprovementRequest, improve
+from dafne_dante.plugin.job_holder import own_holder
 from dafne_dante.plugin.jobs import open_jobs
 from dafne_dante.plugin.keeping import keep_studies
 from dafne_dante.plugin.local.using import local_model
@@ -62,10 +65,42 @@ def test_before_anything_is_there_every_window_has_something_to_say(tmp_path):
     assert desk.choices(TYPE)[1] == []
 
 
+def ready_for(desk, plan):
+    return ready_to_improve(desk.settings, TYPE, lambda: plan, desk.queue)
+
+
 def test_the_dialog_knows_what_is_kept_and_how_long_it_took(site):
-    ready = site[0].ready(TYPE)
-    assert (ready.cases, ready.labels, ready.missing) == (4, ("ball", "box"), "")
+    ready = ready_for(site[0], read_model(site[2]).plan)
+    assert (ready.kept, ready.cases, ready.labels, ready.left, ready.missing) == (4, 4, ("ball", "box"), (), "")
     assert ready.slices > 0 and ready.last_s > 0
+
+
+def test_what_the_model_has_no_names_for_is_left_out_with_the_reason_and_nothing_can_begin(site):
+    desk, _, base = site
+    plan = replace(read_model(base).plan, labels=("balls", "square"))
+    ready = ready_for(desk, plan)
+    assert (ready.kept, ready.cases) == (4, 0)
+    assert ready.left == (
+        "4 studies are left out: nothing on it is called balls, square, and the model does not know "
+        "ball (perhaps balls), box.",
+    )
+    assert ready.missing == "1 more study is needed: draw balls, square, and save its masks."
+    mapped = replace(desk.settings.annotations, labels={"balls": ("ball",), "square": ("box",)})
+    desk.settings = replace(desk.settings, annotations=mapped)
+    assert (ready_for(desk, plan).cases, ready_for(desk, plan).missing) == (4, "")
+
+
+def test_one_structure_without_a_name_counts_as_the_settings_say(site):
+    desk, _, base = site
+    plan = replace(read_model(base).plan, labels=("ball", "box", "third"))
+    assert ready_for(desk, plan).left == ("4 studies are left out: nothing on it is called third.",)
+    desk.settings = replace(desk.settings, annotations=replace(desk.settings.annotations, missing_labels="absent"))
+    ready = ready_for(desk, plan)
+    assert (ready.cases, ready.labels, ready.missing) == (4, ("ball", "box"), "")
+
+
+def test_a_model_of_another_kind_is_said_before_anything_is_asked(site):
+    assert site[0].ready(TYPE, Loaded(is_loaded=True)).missing == words.OTHER_KIND
 
 
 def test_the_status_says_what_came_of_it(site):
@@ -140,3 +175,55 @@ def test_what_waits_to_be_sent_is_told_with_its_reason(site):
     delta = (desk.queue.folder_of(job.job_id) / "out" / "update.delta").read_bytes()
     open_outbox(desk.settings).queue(delta, server=SERVER, dice=0.5, trigger="button")
     assert desk.activity().outbox == "1 update waits to be sent: it was not tried yet"
+
+
+def test_leaving_asks_what_runs_to_end_with_the_best_so_far_and_waits_for_nobody(site):
+    desk, ended, _ = site
+    running = desk.queue.add("Thigh", "button")
+    assert desk.queue.claim(running.job_id, own_holder()) is not None
+    desk.leave([ended.job_id, running.job_id])
+    assert desk.queue.get(running.job_id).wish == "keep"
+    assert [line.is_running for line in desk.activity().jobs if line.job_id == running.job_id] == [True]
+
+
+def test_what_waits_and_what_has_left_stand_line_by_line(site):
+    from dafne_dante.federation.outbox import open_outbox
+    from dafne_dante.federation.outbox_states import begin
+
+    desk, job, _ = site
+    found = desk.activity()
+    assert (found.waiting, found.sent) == ([], [])
+    out = desk.queue.folder_of(job.job_id) / "out"
+    outbox = open_outbox(desk.settings)
+    entry = outbox.queue((out / "update.delta").read_bytes(), server=SERVER, dice=0.5, trigger="button")
+    (line,) = desk.activity().waiting
+    assert (line.model_type, line.why, line.report) == (TYPE, "it was not tried yet", out / "report.html")
+    assert line.size.endswith("kB") and line.since
+    outbox.change(entry.update_id, begin)
+    facts = {"update_id": entry.update_id, "attempt": 1}
+    outbox.audit.append(
+        "leaving",
+        {**facts, "to": SERVER, "model_type": TYPE, "sha256": entry.sha256, "bytes": entry.size_bytes},
+    )
+    assert desk.activity().waiting[0].why == words.SENDING_NOW
+    (sent,) = desk.activity().sent
+    assert (sent.to, sent.model_type, sent.sha256, sent.report) == (SERVER, TYPE, entry.sha256, out / "report.html")
+    assert sent.outcome == "not known yet"
+    outbox.audit.append("outcome", {**facts, "outcome": "arrived", "why": ""})
+    again = {"update_id": "another", "attempt": 1, "sealed_sha256": "b" * 64, "sealed_bytes": 5, "sha256": "c" * 64}
+    outbox.audit.append("leaving", {**again, "to": SERVER, "model_type": TYPE, "bytes": 9})
+    newest, oldest = desk.activity().sent
+    assert oldest.outcome == "arrived"
+    assert (newest.sha256, newest.size, newest.report) == ("b" * 64, "5 bytes", None), "what left is the sealed copy"
+
+
+def test_names_that_somebody_gives_labels_hold_beside_those_that_had_some(site, monkeypatch):
+    desk, _, base = site
+    monkeypatch.setenv("DAFNE_DANTE_SITE_CONFIG", str(desk.settings.folder / "nothing"))
+    desk.change({"labels": {"first": ["one"]}})
+    desk.name_labels({"ball": "balls", "box": "square"})
+    assert desk.settings.annotations.labels == {"first": ("one",), "balls": ("ball",), "square": ("box",)}
+    look = desk.look_at_settings()
+    assert look.settings == desk.settings and look.faults == ()
+    desk.settings = replace(desk.settings, server=SERVER)
+    assert ready_for(desk, replace(read_model(base).plan, labels=("balls", "square"))).cases == 4

@@ -4,6 +4,7 @@ Window and models are stand-ins with Dafne's own names; tests/dafne_client drive
 """
 
 import shutil
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,15 +14,19 @@ import torch
 from test_dafne_saving import DRAWN, window
 
 from dafne_dante.annotations.store.opening import open_case_store, store_exists
-from dafne_dante.config import Settings
-from dafne_dante.host.dafne_qt import start
+from dafne_dante.config import Settings, load_settings, look_at_settings
+from dafne_dante.errors import SettingsError
+from dafne_dante.host.dafne_qt import start, words
 from dafne_dante.host.dafne_qt.desk import Desk
+from dafne_dante.host.dafne_qt.mending import mend
 from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
+from dafne_dante.host.dafne_qt.shown import local_lines
 from dafne_dante.models.file import read_model
 from dafne_dante.models.plan import plan_to_net_metadata
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import ImprovementRequest, improve
 from dafne_dante.plugin.jobs import open_jobs
+from dafne_dante.plugin.local.shelf import local_shelf
 
 TYPE = "Brain"
 
@@ -124,6 +129,55 @@ def test_nothing_drawn_is_nothing_kept(settings):
     assert not store_exists(settings)
 
 
+class SecretError(Exception):
+    """Nobody has thought of it."""
+
+
+def fails(*arguments, **options):
+    raise SecretError("Jane Doe")
+
+
+SEAMS = {
+    "saved": ("keep_save", lambda plugin, window: plugin.saved(window) is False),
+    "learns": ("is_known", lambda plugin, window: plugin.learns(window) is False),
+    "opened": ("JobStarter", lambda plugin, window: plugin.opened(window) is None),
+    "provider": ("SiteFirstProvider", lambda plugin, window: plugin.provider(window) is window),
+    "closing": (None, lambda plugin, window: plugin.closing(window) is None),
+}
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_a_fault_that_nobody_thought_of_stays_in_the_plugin_and_is_told_by_its_class(
+    settings, trained, seam, monkeypatch, capsys
+):
+    broken, works_on = SEAMS[seam]
+    plugin = plugin_with(settings)
+    plugin.attached.leave = fails
+    if broken:
+        monkeypatch.setattr(start, broken, fails)
+    attaching = SimpleNamespace(Attached=lambda window, desk: plugin.attached)
+    monkeypatch.setitem(sys.modules, "dafne_dante.host.dafne_qt.attaching", attaching)
+    assert works_on(plugin, showing(of(trained / "base.model")))
+    told = capsys.readouterr().err
+    assert "a fault of the plugin's own, SecretError" in told and "Jane Doe" not in told
+
+
+def test_ctrl_c_is_never_held_up(settings, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "drawn_study", stop)
+    with pytest.raises(KeyboardInterrupt):
+        plugin_with(settings).saved(window(TYPE, **DRAWN))
+
+
+def test_a_fault_while_the_improved_model_is_loaded_leaves_dafne_its_own(improved, trained, monkeypatch):
+    said, given = [], of(trained / "base.model")
+    monkeypatch.setattr("dafne_dante.host.dafne_qt.provider.read_model", fails)
+    assert SiteFirstProvider(Provider(given), improved[0], said.append).load_model(TYPE) is given
+    assert len(said) == 1 and "SecretError" in said[0] and "Jane Doe" not in said[0]
+
+
 @pytest.fixture(scope="module")
 def improved(tmp_path_factory, trained):
     root = tmp_path_factory.mktemp("provider")
@@ -146,6 +200,29 @@ def test_dafne_gets_the_site_s_improved_weights(improved, trained):
     assert said == [f"{TYPE}: the model that was improved here is used"]
     assert provider.asked == [(TYPE, (None,), {"force_download": False})]
     assert first.available_models() == [TYPE], "everything else is Dafne's"
+
+
+@pytest.mark.parametrize(("newest", "is_used"), [("", True), ("1700000000", True), ("1700000001", False)])
+def test_a_newer_global_model_is_used_until_it_was_compared(tmp_path, improved, trained, newest, is_used):
+    shutil.copytree(improved[0].folder, tmp_path / "configuration")
+    settings, better = replace(improved[0], folder=tmp_path / "configuration"), improved[1]
+    said, newer, given = [], {}, of(trained / "base.model")
+    given.metadata["latest_timestamp"] = newest
+    before = total(given.weights)
+    first = SiteFirstProvider(Provider(given), settings, said.append, newer=newer.__setitem__)
+    expected = total(read_model(better).weights) if is_used else before
+    assert total(first.load_model(TYPE).weights) == expected
+    assert newer == ({} if is_used else {TYPE: newest})
+    (line,) = local_lines(settings, newer)
+    assert ("still to be compared" in line.told) is (not is_used) and line.is_improved
+    shelf = local_shelf(settings, TYPE)
+    shelf.choose(1, "carried over: on global version 1700000001 Dice is better", seen="1700000001")
+    assert total(first.load_model(TYPE).weights) == total(read_model(better).weights), "it was compared"
+    (line,) = local_lines(settings, newer)
+    assert "carried over: on global version" in line.told
+    shelf.choose(0, "dropped: on global version 1700000001 Dice is worse")
+    (line,) = local_lines(settings, newer)
+    assert line.told.startswith(f"{TYPE}: the global model is used (dropped: on global")
 
 
 @pytest.mark.parametrize("case", ["version asked for", "version asked for by place", "another type", "nothing"])
@@ -183,13 +260,12 @@ def test_what_does_not_fit_is_said_and_the_global_model_is_used(tmp_path, improv
     assert case == "damaged" or (len(said) == 1 and "the global model is used" in said[0])
 
 
-def test_without_usable_settings_dafne_starts_without_the_plugin(tmp_path, monkeypatch, capsys):
-    """Dafne's own modules are stand-ins, so that nothing of a person's is touched."""
-    import sys
-
-    begun = []
+@pytest.fixture
+def dafne(monkeypatch, tmp_path):
+    """Dafne's own modules as stand-ins, so that nothing of a person's is touched; what was begun, and its hooks."""
+    found = SimpleNamespace(begun=[], hooks=None)
     stock = type("MuscleSegmentation", (), {})
-    program = SimpleNamespace(MuscleSegmentation=stock, main=lambda: begun.append(list(sys.argv)))
+    program = SimpleNamespace(MuscleSegmentation=stock, main=lambda: found.begun.append(list(sys.argv)))
     module = SimpleNamespace(MuscleSegmentation=stock)
     application = SimpleNamespace(instance=lambda: object())
     for name, fake in {
@@ -198,12 +274,58 @@ def test_without_usable_settings_dafne_starts_without_the_plugin(tmp_path, monke
         "dafne.ui": SimpleNamespace(MuscleSegmentation=module), "dafne.ui.MuscleSegmentation": module,
     }.items():  # fmt: skip
         monkeypatch.setitem(sys.modules, name, fake)
-    hooks = SimpleNamespace(Hooks=None, with_hooks=None)
-    monkeypatch.setitem(sys.modules, "dafne_dante.host.dafne_qt.window", hooks)
+
+    def with_hooks(window_class, hooks):
+        found.hooks = hooks
+        return window_class
+
+    window_module = SimpleNamespace(Hooks=lambda *hooks: hooks, with_hooks=with_hooks)
+    monkeypatch.setitem(sys.modules, "dafne_dante.host.dafne_qt.window", window_module)
     monkeypatch.setattr(sys, "argv", ["x"])
     monkeypatch.setenv("DAFNE_DANTE_CONFIG", str(tmp_path))
+    return found
+
+
+def test_without_usable_settings_dafne_starts_in_its_own_way_with_the_entry_that_mends_them(
+    tmp_path, dafne, capsys, monkeypatch
+):
+    attached = []
+    entry = SimpleNamespace(RepairEntry=lambda toolbox, why: attached.append((toolbox, why)))
+    monkeypatch.setitem(sys.modules, "dafne_dante.host.dafne_qt.repair_entry", entry)
     (tmp_path / "settings.toml").write_text("[worker]\nthreads = -4\n")
     start.start_dafne(["a study"])
-    assert begun == [["dafne", "a study"]]
-    assert program.MuscleSegmentation is stock
+    assert dafne.begun == [["dafne", "a study"]]
     assert "Dafne runs without the plugin" in capsys.readouterr().err
+    saved, opened, provider, learns, closing = dafne.hooks
+    window = SimpleNamespace(toolbox_window="the toolbox")
+    opened(window)
+    ((toolbox, why),) = attached
+    assert toolbox == "the toolbox" and "threads must be" in why
+    assert (saved(window), learns(window), provider("Dafne's"), closing(window)) == (False, False, "Dafne's", None)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-c", "Thigh", "--remote-model", "study.nii.gz"], ["--save-masks", "-q"]]
+)
+def test_every_argument_of_the_command_goes_to_dafne(dafne, command, arguments):
+    code, out, _ = command("dafne", *arguments)
+    assert code == 0 and "Usage" not in out
+    assert dafne.begun == [["dafne", *arguments]]
+
+
+def test_a_save_asks_for_no_job_where_the_settings_say_so(settings, trained):
+    quiet = replace(settings, worker=replace(settings.worker, after_save=False))
+    plugin = plugin_with(quiet)
+    assert plugin.saved(showing(of(trained / "base.model"))) is False
+    assert plugin.desk.queue.jobs() == [] and len(open_case_store(quiet, say=print).cases()) == 1
+
+
+def test_mending_keeps_what_is_sound_and_says_what_is_still_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAFNE_DANTE_SITE_CONFIG", str(tmp_path / "nothing"))
+    (tmp_path / "settings.toml").write_text("[worker]\nthreads = -4\nmemory_gib = 3.0\nafter_save_s = -1\n")
+    look = look_at_settings(tmp_path, {})
+    assert look.faulty == ("threads", "after_save_s") and look.settings.worker.memory_gib == 3.0
+    with pytest.raises(SettingsError, match="after_save_s must"):
+        mend(tmp_path, {"threads": 1})
+    assert mend(tmp_path, {"threads": 1, "after_save_s": 5.0}) == words.SETTINGS_MENDED
+    assert load_settings(tmp_path, {}).worker.threads == 1

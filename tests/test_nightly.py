@@ -167,6 +167,12 @@ def test_what_is_allowed_is_not_asked(tmp_path, monkeypatch):
     assert site.plan().refused == ""
 
 
+def test_nights_that_are_left_alone_are_unless_a_person_says_otherwise(tmp_path, monkeypatch):
+    site = Site(tmp_path, monkeypatch, every_night=False)
+    assert "every_night = true" in site.plan().refused
+    assert site.plan(at_once=True).refused == ""
+
+
 def test_the_budget_ends_a_job_that_goes_on_the_next_night(tmp_path, monkeypatch):
     site = Site(tmp_path, monkeypatch, max_minutes=30)
     site.ends = ""

@@ -1,4 +1,4 @@
-"""What a host gets when it registers the plugin, and what the button does, with a fake host and the real training."""
+"""What a host gets when it registers the plugin, and what the button does, with a fake host."""
 
 import json
 from types import SimpleNamespace
@@ -15,10 +15,11 @@ from dafne_dante.adaptation.lora import plain_weights
 from dafne_dante.annotations.store.opening import open_case_store
 from dafne_dante.config import load_settings
 from dafne_dante.errors import SettingsError
+from dafne_dante.host.hosted_jobs import HostedJobs
 from dafne_dante.host.registration import ACTION_ID, ACTION_LABEL
-from dafne_dante.host.saving import SaveHandler
+from dafne_dante.host.starting_jobs import JobStarter
 from dafne_dante.models.build import build_network
-from dafne_dante.models.file import read_model, write_model
+from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.models.stock_functions import stock_metadata, stock_sources
 from dafne_dante.plugin.jobs import jobs_exist, open_jobs
@@ -78,7 +79,7 @@ def test_a_save_is_kept_away_from_the_window_and_asks_for_one_job_where_there_is
 ):
     host = registered(tmp_path, study=study, model=model)
     begun = []
-    monkeypatch.setattr(SaveHandler, "_begin", lambda handler, settings: begun.append(settings.server))
+    monkeypatch.setattr(HostedJobs, "begin", lambda jobs, settings, job_id, model_type: begun.append(settings.server))
     ((_, saved),) = host.subscriptions
     saved()
     assert len(host.waiting) == 1
@@ -114,18 +115,6 @@ def test_a_save_without_a_labelled_study_is_told(tmp_path, model):
     assert "expected a labelled study" in host.notices[0][1]
 
 
-def test_when_a_job_is_over_the_host_gets_the_improved_model(tmp_path, model, monkeypatch):
-    host = registered(tmp_path, model=model)
-    handler = SaveHandler(host)
-    handler._model_types |= {"Heads", "Thighs"}
-    monkeypatch.setattr(
-        "dafne_dante.plugin.local.using.local_model",
-        lambda settings, name: SimpleNamespace(file=model if name == "Heads" else None),
-    )
-    handler._offer(load_settings())
-    assert host.model_provider.offered == {"Heads": model.read_bytes()}
-
-
 @pytest.mark.parametrize("version", [0, 2, 99])
 def test_a_host_of_another_version_is_refused_before_anything_is_added(tmp_path, version):
     host = FakeHost(tmp_path, api_version=version)
@@ -142,18 +131,53 @@ def test_without_a_model_or_a_study_the_user_is_told_what_to_do(tmp_path, study,
         assert [severity for severity, text in host.notices if hint in text] == ["warning"]
 
 
-def test_the_button_improves_the_model_in_the_background_and_offers_it(tmp_path, study, model):
+def test_the_button_asks_for_a_job_like_any_other_and_the_host_gets_what_comes_of_it(
+    tmp_path, study, model, monkeypatch
+):
+    started = []
+
+    def start(starter):
+        started.append(starter)
+
+    monkeypatch.setattr(JobStarter, "start", start)
     host = registered(tmp_path, study=study, model=model)
     host.choose(ACTION_ID)
-    assert len(host.waiting) == 1
-    assert host.model_provider.offered == {}
+    assert len(host.waiting) == 1 and not jobs_exist(load_settings())
     host.finish_background()
-    severity, text = host.notices[-1]
-    assert (severity, text[:23]) == ("information", "The model was improved:")
-    offered = tmp_path / "offered.model"
-    offered.write_bytes(host.model_provider.offered["Heads"])
-    assert read_model(offered).model_id == read_model(model).model_id
-    assert json.loads((tmp_path / "results" / "summary.json").read_text())["uploaded"] is False
+    settings = load_settings()
+    queue = open_jobs(settings)
+    (job,) = queue.jobs()
+    assert (job.model_type, job.trigger, job.options.method) == ("Heads", "button", "auto")
+    assert (job.options.base, job.options.upload) == (str(model), False), "without a server, the host's own model"
+    assert len(open_case_store(settings, say=print).cases()) == 4
+    host.choose(ACTION_ID)
+    host.finish_background()
+    assert [one.job_id for one in queue.jobs()] == [job.job_id], "one for a model"
+    (starter,) = started
+    starter._ended()
+    assert host.model_provider.offered == {} and "Improving" in host.notices[-1][1], "nothing has ended yet"
+
+    queue.ask_to_stop(job.job_id)
+    monkeypatch.setattr(
+        "dafne_dante.plugin.local.using.local_model",
+        lambda settings, name: SimpleNamespace(file=model, number=1),
+    )
+    starter._ended()
+    starter._ended()
+    assert host.notices[-1] == ("warning", "Heads: cancelled before it began")
+    assert host.model_provider.offered == {"Heads": model.read_bytes()}
+    assert [text for _, text in host.notices].count("Heads: cancelled before it began") == 1
+
+
+def test_with_a_server_the_job_takes_the_newest_global_model(tmp_path, study, model, monkeypatch):
+    monkeypatch.setattr(JobStarter, "start", lambda starter: None)
+    monkeypatch.setenv("DAFNE_DANTE_SERVER", "https://federation.example")
+    monkeypatch.setenv("DAFNE_DANTE_API_KEY", "k" * 20)
+    host = registered(tmp_path, study=study, model=model)
+    host.choose(ACTION_ID)
+    host.finish_background()
+    (job,) = open_jobs(load_settings()).jobs()
+    assert (job.options.base, job.options.upload) == ("", False)
 
 
 def test_a_failure_is_one_sentence_and_offers_nothing(tmp_path, model):

@@ -3,7 +3,7 @@
 import pytest
 
 from dafne_dante import config, keychain
-from dafne_dante.config import SETTINGS_FILE, load_settings
+from dafne_dante.config import SETTINGS_FILE, load_settings, look_at_settings
 from dafne_dante.errors import SettingsError, StorageError
 from dafne_dante.federation.client import connect
 from dafne_dante.settings_editing import change_settings
@@ -145,3 +145,22 @@ def test_a_key_can_be_taken_away(tmp_path):
 def test_the_document_s_faults_are_those_of_loading():
     assert config.faults_of({"worker": {"threads": 2}, "labels": {"a": "b"}}) == []
     assert config.faults_of({"worker": {"thread": 2}}) == ["unknown setting worker.thread"]
+
+
+def test_what_the_site_s_file_or_the_environment_decides_is_known(tmp_path):
+    folder, site = tmp_path / "own", tmp_path / "site"
+    for place in (folder, site):
+        place.mkdir()
+    (folder / SETTINGS_FILE).write_text("[worker]\nthreads = 3\nmemory_gib = 2.0\n")
+    (site / SETTINGS_FILE).write_text('[worker]\nthreads = 4\n\n[labels]\n"VL" = "vastus"\n')
+    environment = {"DAFNE_DANTE_SITE_CONFIG": str(site), "DAFNE_DANTE_START": "22:00"}
+    look = look_at_settings(folder, environment)
+    assert look.replaced == {"threads": "site", "start": "environment"}, "labels of both files hold together"
+    assert look.faults == () and look.settings == load_settings(folder, environment)
+
+
+def test_a_look_gives_what_is_sound_and_names_what_is_not(tmp_path):
+    (tmp_path / SETTINGS_FILE).write_text("[worker]\nthreads = -1\nmemory_gib = 2.0\nthread = 1\n")
+    look = look_at_settings(tmp_path, {"DAFNE_DANTE_SITE_CONFIG": str(tmp_path / "nothing")})
+    assert look.faulty == ("threads",) and len(look.faults) == 2
+    assert (look.settings.worker.threads, look.settings.worker.memory_gib) == (0, 2.0)

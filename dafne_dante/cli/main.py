@@ -62,7 +62,9 @@ for command in (
     benchmark,
 ):
     application.command()(command)
-application.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(dafne)
+application.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(
+    dafne
+)
 application.command(hidden=True)(worker)
 application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")

@@ -45,11 +45,14 @@ def serve(
 
 
 class RunningServer:
-    """The server in a thread on a free port of this machine, for the demo and for tests; a context manager."""
+    """The server in a thread on this machine, for the demo and for tests; a context manager.
 
-    def __init__(self, root: Path, *, limits: ServerLimits | None = None) -> None:
+    `port` 0 takes a free one; that of a server that has stopped makes it come back under its address.
+    """
+
+    def __init__(self, root: Path, *, port: int = 0, limits: ServerLimits | None = None) -> None:
         self._server = _uvicorn_server(root, limits or ServerLimits())
-        self._listener = _bound("127.0.0.1", 0)
+        self._listener = _bound("127.0.0.1", port)
         # Kept, since a closed socket does not know its port any more.
         self._port = self._listener.getsockname()[1]
         self._thread = threading.Thread(

@@ -263,6 +263,8 @@ def _work(
 
 
 def _refused_by(machine: Machine, settings: Settings, *, catching_up: bool) -> str:
+    if not settings.nightly.every_night:
+        return "the settings leave the nights alone; every_night = true under [nightly] ends that"
     if is_paused(settings):
         return "somebody paused it; `dafne-dante jobs resume`, or the switch in Dafne's Activity window, ends that"
     if settings.nightly.only_on_power and not machine.is_on_power():

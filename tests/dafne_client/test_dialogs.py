@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dafne_dante.config import Settings
+from dafne_dante.annotations.suggestions import Suggestion
+from dafne_dante.config import Settings, SettingsLook, load_settings
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.shown import CaseLine, Ready, VersionLine
 
@@ -41,7 +43,7 @@ def improving(ready):
 def test_the_dialog_says_what_it_learns_from_and_what_leaves():
     from PyQt5.QtWidgets import QDialogButtonBox
 
-    dialog, chosen = improving(Ready("Thigh", 1, 2, ("vastus",), can_send=True, last_s=200.0))
+    dialog, chosen = improving(Ready("Thigh", 1, 1, 2, ("vastus",), can_send=True, last_s=200.0))
     assert "1 study kept here, 2 slices with something drawn: vastus" in texts(dialog)
     assert "about 3 min" in texts(dialog) and words.SENDS in texts(dialog)
     dialog.send.setChecked(False)
@@ -51,24 +53,129 @@ def test_the_dialog_says_what_it_learns_from_and_what_leaves():
     assert chosen == [("lora", False)]
 
 
+def test_what_is_left_out_stands_beside_what_is_used():
+    left = ("1 study is left out: nothing on it is called rectus.",)
+    dialog, _ = improving(Ready("Thigh", 3, 2, 9, ("vastus",), left=left))
+    assert "2 of 3 studies kept here, 9 slices with something drawn: vastus" in texts(dialog)
+    assert left[0] in texts(dialog)
+
+
 @pytest.mark.parametrize("missing", [words.NO_SERVER, words.NOTHING_KEPT, words.NO_MODEL])
 def test_what_is_missing_is_told_and_nothing_can_begin(missing):
     from PyQt5.QtWidgets import QDialogButtonBox
 
     dialog, chosen = improving(Ready("", missing=missing))
-    assert missing in texts(dialog)
+    assert missing in texts(dialog) and words.NOTHING_LEAVES not in texts(dialog)
+    assert dialog.method.parent() is None, "nothing is asked about what cannot begin"
     button = dialog.buttons.button(QDialogButtonBox.Ok)
     assert not button.isEnabled()
     button.click()
     assert chosen == []
 
 
-def settings_dialog(settings=SETTINGS):
+def settings_dialog(settings=SETTINGS, **look):
     from dafne_dante.host.dafne_qt.settings_dialog import SettingsDialog
 
-    dialog, chosen = SettingsDialog(settings), []
+    dialog, chosen = SettingsDialog(SettingsLook(settings, **look)), []
     dialog.chosen.connect(chosen.append)
     return dialog, chosen
+
+
+def can_save(dialog):
+    from PyQt5.QtWidgets import QDialogButtonBox
+
+    return dialog.buttons.button(QDialogButtonBox.Save).isEnabled()
+
+
+def test_what_the_hospital_or_the_environment_decides_is_shown_and_cannot_be_changed():
+    dialog, chosen = settings_dialog(replaced={"threads": "environment", "start": "site", "timeout_s": "site"})
+    assert not dialog.fields["threads"].isEnabled() and not dialog.fields["start"].isEnabled()
+    assert dialog.fields["memory_gib"].isEnabled()
+    assert words.SETTINGS_REPLACED["environment"] in texts(dialog) and words.SETTINGS_REPLACED["site"] in texts(dialog)
+    dialog.fields["threads"].setValue(7)
+    dialog.fields["keep_cases"].setValue(9)
+    dialog.buttons.accepted.emit()
+    assert chosen == [{"keep_cases": 9}]
+
+
+def test_another_server_is_not_taken_without_its_key():
+    dialog, chosen = settings_dialog()
+    dialog.fields["server"].setText("https://other.example/")
+    assert not can_save(dialog)
+    assert dialog.fields["api_key"].placeholderText() == words.SETTINGS_KEY_NEEDED
+    dialog.fields["server"].setText(SETTINGS.server.rstrip("/"))
+    assert can_save(dialog), "the same server"
+    dialog.fields["server"].setText("")
+    assert can_save(dialog), "no server needs no key"
+    dialog.fields["server"].setText("https://other.example/")
+    dialog.fields["api_key"].setText("n" * 24)
+    assert can_save(dialog)
+    dialog.buttons.accepted.emit()
+    assert chosen == [{"server": "https://other.example/", "api_key": "n" * 24}]
+
+
+def test_what_is_faulty_is_said_and_written_anew():
+    dialog, chosen = settings_dialog(faults=("threads must be a whole number from 0 to 1024",), faulty=("threads",))
+    assert "threads must be a whole number" in texts(dialog)
+    dialog.buttons.accepted.emit()
+    assert chosen == [{"threads": 0}]
+
+
+@pytest.mark.parametrize("name", ["after_save", "every_night"])
+def test_each_trigger_has_its_switch(name):
+    dialog, chosen = settings_dialog()
+    assert dialog.fields[name].isChecked()
+    dialog.fields[name].click()
+    dialog.buttons.accepted.emit()
+    assert chosen == [{name: False}]
+
+
+def test_names_that_the_model_does_not_know_can_be_given_their_labels():
+    unknown = (
+        Suggestion("vast lat", ("vastus lateralis",), True),
+        Suggestion("rectus", ("rectus femoris", "rectus abdominis"), False),
+        Suggestion("liver", (), False),
+    )
+    dialog, _ = improving(Ready("Thigh", 1, suggestions=unknown, missing="1 more study is needed"))
+    named = []
+    dialog.named.connect(named.append)
+    assert words.UNKNOWN_NONE.format(name="liver") in texts(dialog)
+    assert dialog.names["rectus"].currentData() == "", "not clear, so nothing is chosen"
+    dialog.use_names.click()
+    assert named == [{"vast lat": "vastus lateralis"}]
+
+
+def test_with_faulty_settings_dafne_has_the_entry_that_mends_them(tmp_path, application, monkeypatch):
+    from PyQt5.QtWidgets import QMainWindow
+
+    from dafne_dante.host.dafne_qt.repair_entry import RepairEntry
+
+    monkeypatch.setenv("DAFNE_DANTE_CONFIG", str(tmp_path))
+    monkeypatch.setenv("DAFNE_DANTE_SITE_CONFIG", str(tmp_path / "nothing"))
+    (tmp_path / "settings.toml").write_text("[worker]\nthreads = -4\nmemory_gib = 3.0\n")
+    toolbox = QMainWindow()
+    toolbox.menuTools = toolbox.menuBar().addMenu("Tools")
+    toolbox.show()
+    entry = RepairEntry(toolbox, "threads must be a whole number from 0 to 1024")
+    assert entry.notice.isVisible() and "threads must be" in entry.notice.text()
+    assert [action.text() for action in toolbox.menuTools.actions() if action.text()] == [words.SETTINGS]
+    entry.action.trigger()
+    until(application, lambda: entry.dialog is not None)
+    assert "threads must be" in texts(entry.dialog) and entry.dialog.values()["memory_gib"] == 3.0
+    entry.dialog.buttons.accepted.emit()
+    until(application, lambda: entry.notice.text().startswith(words.SETTINGS_MENDED))
+    settings = load_settings(tmp_path)
+    assert (settings.worker.threads, settings.worker.memory_gib) == (0, 3.0)
+    toolbox.close()
+
+
+def until(application, done):
+    """Let Qt work until `done()`, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while not done() and time.monotonic() < end:
+        application.processEvents()
+        time.sleep(0.005)
+    assert done()
 
 
 def test_settings_tell_only_what_was_changed_and_never_show_the_key():
@@ -129,6 +236,70 @@ def test_without_a_case_or_another_model_nothing_can_be_compared(cases, versions
 
 def test_the_toolbox_needs_no_more_of_dafne_than_its_menu_and_its_column(tmp_path):
     """What is added is there at once; opening it asks the stores in another thread."""
+    attached, toolbox, window, desk = toolbox_of(tmp_path)
+    entries = [action.text() for action in toolbox.menuTools.actions() if action.text()]
+    assert entries == [words.IMPROVE, words.ACTIVITY, words.SETTINGS]
+    assert toolbox.verticalLayout_11.indexOf(attached.button) >= 0
+    assert attached.status.text() == words.STATUS_NOTHING
+    desk.forget_models()
+    assert window.dl_segmenters == {}
+
+
+@pytest.mark.parametrize(("button", "stops"), [("go_on", False), ("stop", True)])
+def test_leaving_goes_on_or_stops_as_the_person_says(button, stops):
+    from dafne_dante.host.dafne_qt.leaving_dialog import LeavingDialog
+
+    dialog = LeavingDialog(["Thigh"])
+    assert "while this is improved: Thigh." in texts(dialog)
+    assert dialog.go_on.isDefault()
+    getattr(dialog, button).click()
+    assert dialog.stops is stops and dialog.result() == 1
+
+
+def test_who_does_not_answer_goes_on():
+    from PyQt5.QtWidgets import QApplication
+
+    from dafne_dante.host.dafne_qt.leaving_dialog import LeavingDialog
+
+    dialog = LeavingDialog(["Thigh"], patience_s=1)
+    begin = time.monotonic()
+    dialog.exec_()
+    assert dialog.stops is False and time.monotonic() - begin < 30
+    assert QApplication.activeModalWidget() is None
+
+
+def sending_page():
+    from dafne_dante.host.dafne_qt.sending_lines import SentLine, WaitingLine
+    from dafne_dante.host.dafne_qt.sending_page import SendingPage
+
+    opened = []
+    page = SendingPage(opened.append)
+    waiting = [WaitingLine("Thigh", "1 kB", "the server cannot be reached", "12:00", Path("one.html"))]
+    sent = [
+        SentLine("11:00", "https://federation.example/", "Leg", "2 kB", "a" * 64, "arrived"),
+        SentLine("10:00", "https://federation.example/", "Thigh", "3 kB", "b" * 64, "refused", Path("two.html")),
+    ]
+    page.show_lines("1 update waits", waiting, sent)
+    return page, opened
+
+
+def test_what_waits_and_what_was_sent_stand_line_by_line_with_their_reports():
+    page, opened = sending_page()
+    shown = [page.sent.item(0, column).text() for column in range(page.sent.columnCount())]
+    assert shown == ["11:00", "https://federation.example/", "Leg", "2 kB", "arrived", "a" * 64]
+    assert page.waiting.item(0, 3).text() == "the server cannot be reached"
+    assert not any(button.isEnabled() for button in page.buttons.values()), "no line is chosen"
+    page.sent.selectRow(0)
+    assert not page.buttons[page.sent].isEnabled(), "its job left no report"
+    page.sent.selectRow(1)
+    page.buttons[page.sent].click()
+    page.waiting.selectRow(0)
+    page.buttons[page.waiting].click()
+    assert opened == [Path("two.html"), Path("one.html")]
+
+
+def toolbox_of(tmp_path, settings=None):
+    """The plugin in a window that has no more of Dafne than its menu and its column."""
     from types import SimpleNamespace
 
     from PyQt5.QtWidgets import QMainWindow, QVBoxLayout
@@ -139,13 +310,77 @@ def test_the_toolbox_needs_no_more_of_dafne_than_its_menu_and_its_column(tmp_pat
 
     toolbox = QMainWindow()
     toolbox.menuTools, toolbox.verticalLayout_11 = toolbox.menuBar().addMenu("Tools"), QVBoxLayout()
-    settings = replace(SETTINGS, folder=tmp_path)
     window = SimpleNamespace(toolbox_window=toolbox, classifications=["None"], curImage=0, dl_segmenters={"a": 1})
+    settings = settings or replace(SETTINGS, folder=tmp_path)
     desk = Desk(settings, open_jobs(settings))
-    attached = Attached(window, desk)
-    entries = [action.text() for action in toolbox.menuTools.actions() if action.text()]
-    assert entries == [words.IMPROVE, words.ACTIVITY, words.SETTINGS]
-    assert toolbox.verticalLayout_11.indexOf(attached.button) >= 0
-    assert attached.status.text() == words.STATUS_NOTHING
-    desk.forget_models()
-    assert window.dl_segmenters == {}
+    return Attached(window, desk), toolbox, window, desk
+
+
+def test_the_end_of_a_job_is_told_without_taking_the_focus_and_the_notice_goes_by_itself(tmp_path, application):
+    from PyQt5.QtWidgets import QLineEdit
+
+    from dafne_dante.host.dafne_qt.desk import Activity
+    from dafne_dante.host.dafne_qt.shown import JobLine
+
+    attached, toolbox, _, _ = toolbox_of(tmp_path)
+    field = QLineEdit()
+    toolbox.setCentralWidget(field)
+    toolbox.show()
+    toolbox.activateWindow()
+    field.setFocus()
+    application.processEvents()
+    active, focused = application.activeWindow(), application.focusWidget()
+    assert focused is field
+    running = JobLine("1", "Thigh", "the button", "runs", "", True, None, True)
+    attached._show_activity(Activity([running], [], "", "", False))
+    assert not attached.notice.isVisible(), "nothing has ended"
+    done = replace(running, state="done", told="Dice 0.8 -> 0.9", is_alive=False, is_running=False)
+    attached.notice._timer.setInterval(50)
+    attached._show_activity(Activity([done], [], "", "", False))
+    application.processEvents()
+    assert attached.notice.isVisible() and attached.notice.text() == "Thigh: done. Dice 0.8 -> 0.9"
+    assert toolbox.rect().contains(attached.notice.geometry())
+    assert application.activeWindow() is active and application.focusWidget() is focused
+    until_s = time.monotonic() + 10
+    while attached.notice.isVisible() and time.monotonic() < until_s:
+        application.processEvents()
+    assert not attached.notice.isVisible()
+    attached._show_activity(Activity([done], [], "", "", False))
+    assert not attached.notice.isVisible(), "once for each job"
+    toolbox.close()
+
+
+def test_names_that_were_given_labels_are_in_the_settings_and_the_dialog_looks_again(
+    tmp_path, application, monkeypatch
+):
+    monkeypatch.setenv("DAFNE_DANTE_SITE_CONFIG", str(tmp_path / "nothing"))
+    attached, toolbox, _, desk = toolbox_of(tmp_path)
+    attached._name_labels({"ball": "balls"})
+    until(application, lambda: attached.dialog is not None)
+    assert desk.settings.annotations.labels == {"balls": ("ball",)}
+    attached.dialog.reject()
+    toolbox.close()
+
+
+@pytest.mark.parametrize(("asks", "answer", "left"), [(False, None, []), (True, "go_on", []), (True, "stop", ["1"])])
+def test_closing_asks_about_what_runs_where_somebody_is_there(tmp_path, application, asks, answer, left):
+    from PyQt5.QtCore import QTimer
+
+    from dafne_dante.host.dafne_qt.desk import Activity
+    from dafne_dante.host.dafne_qt.shown import JobLine
+
+    attached, toolbox, _, desk = toolbox_of(tmp_path)
+    stopped = []
+    desk.leave = stopped.extend
+    attached.leave()
+    assert attached.leaving is None, "nothing runs"
+    running = JobLine("1", "Thigh", "the button", "runs", "", True, None, True)
+    waits = replace(running, job_id="2", is_running=False)
+    attached._show_activity(Activity([running, waits], [], "", "", False))
+    assert attached.asks is False, "nobody looks at this screen"
+    attached.asks = asks
+    QTimer.singleShot(50, lambda: answer and getattr(attached.leaving, answer).click())
+    attached.leave()
+    until(application, lambda: stopped == left)
+    assert (attached.leaving is not None) is asks
+    toolbox.close()

@@ -1,4 +1,5 @@
-"""The Activity window: every job with how far it is or how it ended, its report, which models are used, what waits.
+"""The Activity window: every job with how far it is or how it ended, its report, which models are used; on a page of
+its own what waits to be sent, and what has left.
 
 Invariants: it looks again every second, away from the thread that paints, and never while the last look still runs;
 stopping a job asks in another thread as well; nothing takes the focus.
@@ -11,26 +12,28 @@ from typing import Any
 from PyQt5.QtCore import Qt, QTimer, QUrl
 from PyQt5.QtGui import QDesktopServices
 from PyQt5.QtWidgets import (
-    QAbstractItemView,
     QCheckBox,
     QComboBox,
     QDialog,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QPushButton,
-    QTableWidget,
-    QTableWidgetItem,
+    QTabWidget,
     QVBoxLayout,
     QWidget,
 )
 
+from dafne_dante.config import SettingsLook
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.background import Background
 from dafne_dante.host.dafne_qt.compare_dialog import CompareDialog
 from dafne_dante.host.dafne_qt.desk import Activity, Desk
+from dafne_dante.host.dafne_qt.log import say_to_log
+from dafne_dante.host.dafne_qt.sending_page import SendingPage
 from dafne_dante.host.dafne_qt.settings_dialog import SettingsDialog
 from dafne_dante.host.dafne_qt.shown import CaseLine, JobLine, LocalLine, VersionLine
+from dafne_dante.host.dafne_qt.tables import fill_table, make_table
+from dafne_dante.host.guarding import guarded
 
 __all__ = ["ActivityWindow"]
 
@@ -60,7 +63,7 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         self.told.setWordWrap(True)
         self.models = QLabel("")
         self.models.setWordWrap(True)
-        self.table = _table()
+        self.table = make_table(words.COLUMNS)
         self.table.itemSelectionChanged.connect(self._enable)
         self.keep = self._button(words.CANCEL_KEEP, lambda: self._stop(keep=True))
         self.drop = self._button(words.CANCEL_NOTHING, lambda: self._stop(keep=False))
@@ -69,8 +72,7 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         self.versions = QComboBox()
         self.use = self._button(words.USE, lambda: self._use(self.versions.currentData()))
         self.compare = self._button(words.COMPARE, self._compare)
-        self.outbox = QLabel("")
-        self.outbox.setWordWrap(True)
+        self.sending = SendingPage(self._open_page)
         self.pause = QCheckBox(words.PAUSE)
         self.pause.clicked.connect(self._pause)
         self.settings = self._button(words.SETTINGS_BUTTON, self.show_settings)
@@ -80,7 +82,7 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         self._background = Background(self)
         self._timer = QTimer(self)
         self._timer.setInterval(_LOOK_MS)
-        self._timer.timeout.connect(self.look)
+        self._timer.timeout.connect(guarded(self.look, say_to_log, words.NOT_SHOWN))
         self._timer.start()
         self._enable()
         self.look()
@@ -92,25 +94,33 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
             self._background.run(self._desk.activity, self._show, self._tell_fault)
 
     def show_settings(self) -> None:
-        """Open the settings."""
-        self.changing = SettingsDialog(self._desk.settings, self)
+        """Read the settings, and open them when that is done."""
+        self._background.run(self._desk.look_at_settings, self._open_settings, self._tell_fault)
+
+    def _open_settings(self, look: SettingsLook) -> None:
+        self.changing = SettingsDialog(look, self)
         self.changing.chosen.connect(self._change)
         self.changing.show()
 
     def _lay_out(self) -> None:
+        page = QWidget()
+        jobs = QVBoxLayout(page)
+        jobs.addWidget(self.table, 1)
+        jobs.addLayout(_row(self.keep, self.drop, self.report))
+        jobs.addWidget(self.models)
+        jobs.addLayout(_row(self.back, QLabel(words.VERSIONS), self.versions, self.use, self.compare))
+        self.pages = QTabWidget()
+        self.pages.addTab(page, words.PAGE_JOBS)
+        self.pages.addTab(self.sending, words.PAGE_SENDING)
         column = QVBoxLayout(self)
         column.addWidget(self.told)
-        column.addWidget(self.table, 1)
-        column.addLayout(_row(self.keep, self.drop, self.report))
-        column.addWidget(self.models)
-        column.addLayout(_row(self.back, self.versions, self.use, self.compare))
-        column.addWidget(self.outbox)
+        column.addWidget(self.pages, 1)
         column.addLayout(_row(self.pause, self.settings))
 
     def _button(self, text: str, pressed: Callable[[], None]) -> QPushButton:
         button = QPushButton(text)
         button.setAutoDefault(False)
-        button.clicked.connect(lambda checked: pressed())
+        button.clicked.connect(guarded(lambda checked: pressed(), say_to_log, words.NOT_SHOWN))
         return button
 
     def _show(self, found: Activity) -> None:
@@ -119,15 +129,11 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
         self._jobs, self._locals = found.jobs, found.locals
         self.told.setText(found.told or words.ACTIVITY_EMPTY)
         self.models.setText("\n".join(line.told for line in self._locals))
-        self.outbox.setText(found.outbox)
+        self.sending.show_lines(found.outbox, found.waiting, found.sent)
         self.pause.setChecked(found.paused)
-        self.table.setRowCount(len(self._jobs))
+        fill_table(self.table, [(job.model_type, job.trigger, job.state, job.told) for job in self._jobs])
         for row, job in enumerate(self._jobs):
-            for column, text in enumerate((job.model_type, job.trigger, job.state, job.told)):
-                item = QTableWidgetItem(text)
-                item.setToolTip(text)
-                self.table.setItem(row, column, item)
-            if chosen is not None and job.job_id == chosen.job_id:
+            if chosen is not None and job.job_id == chosen.job_id and row != self.table.currentRow():
                 self.table.selectRow(row)
         self._enable()
 
@@ -197,11 +203,15 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
     def _open_comparison(self, model_type: str, versions: list[VersionLine], cases: list[CaseLine]) -> None:
         self.comparing = CompareDialog(model_type, versions, cases, self)
         self.comparing.chosen.connect(
-            lambda case_id, before, after: self._background.run(
-                lambda: self._desk.compare(model_type, case_id, before, after), self._open_page, self._tell_fault
-            )
+            lambda case_id, before, after: self._show_comparison(model_type, case_id, before, after)
         )
         self.comparing.show()
+
+    def _show_comparison(self, model_type: str, case_id: str, before: int, after: int) -> None:
+        self.told.setText(words.COMPARING)
+        self._background.run(
+            lambda: self._desk.compare(model_type, case_id, before, after), self._open_page, self._tell_fault
+        )
 
     def _pause(self, paused: bool) -> None:
         self._background.run(lambda: self._desk.pause(paused=paused), lambda told: self.look(), self._tell_fault)
@@ -220,18 +230,6 @@ def _row(*widgets: QWidget) -> QHBoxLayout:
         row.addWidget(widget, int(isinstance(widget, QComboBox)))
     row.addStretch()
     return row
-
-
-def _table() -> QTableWidget:
-    table = QTableWidget(0, len(words.COLUMNS))
-    table.setHorizontalHeaderLabels(list(words.COLUMNS))
-    table.setSelectionBehavior(QAbstractItemView.SelectRows)
-    table.setSelectionMode(QAbstractItemView.SingleSelection)
-    table.setEditTriggers(QAbstractItemView.NoEditTriggers)
-    table.verticalHeader().hide()
-    table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeToContents)
-    table.horizontalHeader().setStretchLastSection(True)
-    return table
 
 
 def _open(path: Path) -> None:

@@ -4,13 +4,18 @@ Invariants: everything but `forget_models` may take a while and is called away f
 asked for is in the queue, on the disk, when the call returns.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dafne_dante.config import Settings, load_settings
+from dafne_dante.config import Settings, SettingsLook, load_settings, look_at_settings
+from dafne_dante.errors import TrainingError
 from dafne_dante.host.dafne_qt import words
+from dafne_dante.host.dafne_qt.model_plan import NOT_LOADED, Loaded, newest_plan
+from dafne_dante.host.dafne_qt.sending_lines import SentLine, WaitingLine, sent_lines, waiting_lines
 from dafne_dante.host.dafne_qt.shown import (
     CaseLine,
     JobLine,
@@ -38,13 +43,18 @@ __all__ = ["Activity", "Desk"]
 
 @dataclass(frozen=True)
 class Activity:
-    """Jobs, models in use, what goes on and what waits to be sent in one sentence each, and whether it is paused."""
+    """Jobs, models in use, what goes on and what waits to be sent in one sentence each, and whether it is paused.
+
+    `waiting` and `sent` say of each update what waits, and what has left.
+    """
 
     jobs: list[JobLine]
     locals: list[LocalLine]
     told: str
     outbox: str
     paused: bool
+    waiting: list[WaitingLine] = field(default_factory=list)
+    sent: list[SentLine] = field(default_factory=list)
 
 
 class Desk:
@@ -53,15 +63,19 @@ class Desk:
     Attributes:
         settings, queue: replaced when somebody changes settings.
         forget_models: makes Dafne load its models anew; set by whoever knows its window.
+        newer: the global version of a type that Dafne found to be newer than what the improved one was compared with.
     """
 
     def __init__(self, settings: Settings, queue: JobQueue) -> None:
         self.settings, self.queue = settings, queue
         self.forget_models: Callable[[], None] = lambda: None
+        self.newer: dict[str, str] = {}
 
-    def ready(self, model_type: str) -> Ready:
-        """See `shown.ready_to_improve`."""
-        return ready_to_improve(self.settings, model_type, self.queue)
+    def ready(self, model_type: str, loaded: Loaded = NOT_LOADED) -> Ready:
+        """See `shown.ready_to_improve`; `loaded` is what Dafne has of the type. Errors as there and `newest_plan`."""
+        plan = partial(newest_plan, self.settings, model_type, loaded)
+        is_foreign = loaded.is_loaded and loaded.plan is None
+        return ready_to_improve(self.settings, model_type, None if is_foreign else plan, self.queue)
 
     def improve(self, model_type: str, method: str, *, send: bool) -> Job:
         """Put a job of the button into the queue; SettingsError, StorageError as `JobQueue.add`."""
@@ -75,12 +89,20 @@ class Desk:
         """
         return stop_job(self.queue, job_id, self.settings, keep=keep and has_checkpoint(self.queue.folder_of(job_id)))
 
+    def leave(self, job_ids: Sequence[str]) -> None:
+        """Ask running jobs to end with the best so far, and wait for none of them; StorageError as the queue."""
+        for job_id in job_ids:
+            with suppress(TrainingError):  # it has ended by itself
+                self.queue.ask_to_stop(job_id, "keep")
+
     def activity(self) -> Activity:
         """Everything that the Activity window shows; DanteError where something cannot be read."""
         jobs, paused = job_lines(self.queue), is_paused(self.settings)
         sentence = status_sentence(self.queue, jobs)
         told = f"{words.STATUS_PAUSED if paused else ''}{sentence}".strip()
-        return Activity(jobs, local_lines(self.settings), told, outbox_sentence(self.settings), paused)
+        waiting, sent = waiting_lines(self.settings, self.queue), sent_lines(self.settings, self.queue)
+        models = local_lines(self.settings, self.newer)
+        return Activity(jobs, models, told, outbox_sentence(self.settings), paused, waiting, sent)
 
     def choices(self, model_type: str) -> tuple[list[VersionLine], list[CaseLine]]:
         """Models of a type that can be used, and kept cases to compare two on; DanteError as `activity`."""
@@ -92,8 +114,7 @@ class Desk:
         found = shelf.state().find(number)
         if found is not None:
             shelf.model_path(found)  # refused now, not when Dafne loads it
-        what = f"to the improved model {number}" if number else "back to the global model"
-        shelf.choose(number, f"somebody went {what}")
+        shelf.choose(number, words.CHOSE_IMPROVED.format(number=number) if number else words.CHOSE_GLOBAL)
         self.forget_models()
 
     def compare(self, model_type: str, case_id: str, before: int, after: int) -> Path:
@@ -105,6 +126,17 @@ class Desk:
     def pause(self, *, paused: bool) -> None:
         """Let what nobody asked for just now wait, or go on; StorageError where the disk refuses."""
         set_paused(self.settings, paused=paused)
+
+    def look_at_settings(self) -> SettingsLook:
+        """What is set, and where it is decided; StorageError where the keyring refuses."""
+        return look_at_settings(self.settings.folder)
+
+    def name_labels(self, names: Mapping[str, str]) -> None:
+        """Let names of this site stand for labels of a model, from now on; errors as `change_settings`."""
+        labels = {label: list(known) for label, known in self.settings.annotations.labels.items()}
+        for name, label in names.items():
+            labels.setdefault(label, []).append(name)
+        self.change({"labels": labels})
 
     def change(self, changes: Mapping[str, Any]) -> str:
         """Change settings by their names, in force from the next job on; see `change_settings`."""

@@ -10,30 +10,34 @@ from PyQt5.QtWidgets import (
     QDialog,
     QDialogButtonBox,
     QFormLayout,
+    QGroupBox,
     QLabel,
+    QPushButton,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 
+from dafne_dante.annotations.suggestions import Suggestion
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.shown import Ready
 
 __all__ = ["ImproveDialog"]
 
 _WIDTH = 460
-_MOST_LABELS = 8
 _SECONDS_A_MINUTE = 60
 
 
 class ImproveDialog(QDialog):  # type: ignore[misc]
-    """`chosen` tells method and whether to send, once, when the person asks for it."""
+    """`chosen` tells method and whether to send, once, when the person asks for it; `named` which of the site's names
+    are to stand for which labels of the model."""
 
     chosen = pyqtSignal(str, bool)
+    named = pyqtSignal(dict)
 
     def __init__(self, ready: Ready, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setWindowTitle(words.IMPROVE_TITLE.format(model_type=ready.model_type or "model"))
+        self.setWindowTitle(words.IMPROVE_TITLE.format(model_type=ready.model_type or words.A_MODEL))
         self.setMinimumWidth(_WIDTH)
         self.setAttribute(Qt.WA_DeleteOnClose)
         self._ready = ready
@@ -51,6 +55,10 @@ class ImproveDialog(QDialog):  # type: ignore[misc]
         self.buttons.button(QDialogButtonBox.Ok).setEnabled(not ready.missing)
         self.buttons.accepted.connect(self._accept)
         self.buttons.rejected.connect(self.reject)
+        self.names = {one.name: _labels(one) for one in ready.suggestions if one.labels}
+        self.use_names = QPushButton(words.UNKNOWN_USE)
+        self.use_names.setAutoDefault(False)
+        self.use_names.clicked.connect(lambda checked: self._name())
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -58,13 +66,33 @@ class ImproveDialog(QDialog):  # type: ignore[misc]
         form.setVerticalSpacing(12)
         form.addRow(words.LEARNS_FROM, _paragraph(_what(self._ready)))
         form.addRow("", _paragraph(self._ready.missing or words.READY))
-        form.addRow(words.HOW, self.method)
-        form.addRow(words.TAKES, _paragraph(_takes(self._ready)))
-        form.addRow("", self.send)
-        form.addRow("", self._leaves)
+        if not self._ready.missing:
+            form.addRow(words.HOW, self.method)
+            form.addRow(words.TAKES, _paragraph(_takes(self._ready)))
+            form.addRow("", self.send)
+            form.addRow("", self._leaves)
         column = QVBoxLayout(self)
         column.addLayout(form)
+        if self._ready.suggestions:
+            column.addWidget(self._unknown())
         column.addWidget(self.buttons)
+
+    def _unknown(self) -> QGroupBox:
+        """What the model does not know, with what it may stand for."""
+        box, form = QGroupBox(words.UNKNOWN_NAMES), QFormLayout()
+        for one in self._ready.suggestions:
+            known = self.names.get(one.name)
+            form.addRow(*((one.name, known) if known else (_paragraph(words.UNKNOWN_NONE.format(name=one.name)),)))
+        if self.names:
+            form.addRow("", self.use_names)
+        box.setLayout(form)
+        return box
+
+    def _name(self) -> None:
+        chosen = {name: box.currentData() for name, box in self.names.items() if box.currentData()}
+        if chosen:
+            self.named.emit(chosen)
+            self.accept()
 
     def _tell_what_leaves(self) -> None:
         self._leaves.setText(words.SENDS if self.send.isChecked() else words.NOTHING_LEAVES)
@@ -75,11 +103,22 @@ class ImproveDialog(QDialog):  # type: ignore[misc]
 
 
 def _what(ready: Ready) -> str:
-    if not ready.cases:
+    if not ready.kept:
         return "-"
-    shown = ", ".join(ready.labels[:_MOST_LABELS]) + (", ..." if len(ready.labels) > _MOST_LABELS else "")
-    studies = words.counted(words.STUDIES, ready.cases)
-    return words.CASES.format(studies=studies, slices=words.counted(words.SLICES, ready.slices), labels=shown)
+    studies = words.counted(words.STUDIES, ready.kept)
+    form = words.CASES if ready.cases == ready.kept else words.CASES_OF
+    slices, labels = words.counted(words.SLICES, ready.slices), words.listed(ready.labels) or "-"
+    return "\n".join([form.format(used=ready.cases, studies=studies, slices=slices, labels=labels), *ready.left])
+
+
+def _labels(suggestion: Suggestion) -> QComboBox:
+    """The labels that a name may stand for; the likest is chosen where it is clear, else none is."""
+    box = QComboBox()
+    for label in suggestion.labels:
+        box.addItem(label, label)
+    box.addItem(words.UNKNOWN_LEFT, "")
+    box.setCurrentIndex(0 if suggestion.clear else box.count() - 1)
+    return box
 
 
 def _takes(ready: Ready) -> str:

@@ -2,27 +2,35 @@
 
 Facts, from reading Dafne 2.1.0a0 and dafne-dl 2.0.2b2: a provider's `load_model(name, progress, force_download,
 timestamp)` gives a model object, or None; the object has `model_id`, `metadata`, `get_weights()` and `set_weights()`.
+From a server, `metadata` also holds the type's whole answer to `info_model`, `latest_timestamp` among it.
 
 Invariants
 - Dafne's provider is asked first, as ever; only the weights of what it gave are replaced, by ours of the same family
   and of the same names and shapes. Nothing is executed that Dafne would not have executed.
+- A global model that is newer than any that the improved one was compared with is given as it is, until the comparison
+  says what to use (`plugin.local.carrying`).
 - A model of a version that somebody asked for, a model of Keras, one of another family or a damaged improved one: what
   Dafne gave is given, and it is said why.
 - Everything else that is asked of the provider goes to Dafne's own; Dafne's cache of models is not touched.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dafne_dante.config import Settings
-from dafne_dante.errors import DanteError, ModelError
+from dafne_dante.errors import ModelError
+from dafne_dante.host.dafne_qt import words
+from dafne_dante.host.dafne_qt.model_plan import plan_of
+from dafne_dante.host.guarding import Guard
 from dafne_dante.models.file import read_model
-from dafne_dante.models.plan import plan_from_net_metadata
+from dafne_dante.plugin.local.shelf import local_shelf
 from dafne_dante.plugin.local.using import local_model
 
 __all__ = ["SiteFirstProvider", "is_known"]
 
 _TIMESTAMP_PLACE = 2
+_DIGITS = re.compile(r"[0-9]{1,20}")
 
 
 class SiteFirstProvider:
@@ -30,10 +38,18 @@ class SiteFirstProvider:
 
     Args:
         say: is told, in one sentence, which model is used, or why not the site's.
+        newer: is told a type and its global version when that is newer than what the improved one was compared with.
     """
 
-    def __init__(self, provider: Any, settings: Settings, say: Callable[[str], None]) -> None:
-        self._provider, self._settings, self._say = provider, settings, say
+    def __init__(
+        self,
+        provider: Any,
+        settings: Settings,
+        say: Callable[[str], None],
+        *,
+        newer: Callable[[str, str], None] = lambda model_type, version: None,
+    ) -> None:
+        self._provider, self._settings, self._say, self._newer = provider, settings, say, newer
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._provider, name)
@@ -44,10 +60,10 @@ class SiteFirstProvider:
         asked = options.get("timestamp") or (len(arguments) > _TIMESTAMP_PLACE and arguments[_TIMESTAMP_PLACE])
         if model is None or asked:
             return model
-        try:
+        # A name in braces is no place to fill in.
+        form = words.GLOBAL_INSTEAD.replace("{model_type}", re.sub("[{}]", "", model_name))
+        with Guard(self._say, form):
             self._improve(model_name, model)
-        except DanteError as error:
-            self._say(f"{model_name}: the global model is used: {error}")
         return model
 
     def _improve(self, model_name: str, model: Any) -> None:
@@ -59,21 +75,25 @@ class SiteFirstProvider:
             raise ModelError("the improved one is of another family; it is kept")
         if _shapes(model.get_weights()) != _shapes(improved.weights):
             raise ModelError("the improved one is another network; it is kept")
+        version, seen = _version_of(model), local_shelf(self._settings, model_name).state().seen
+        if version > int(seen or 0):
+            self._newer(model_name, str(version))
+            self._say(words.NEWER_USED.format(model_type=model_name, version=version))
+            return
         model.set_weights(dict(improved.weights))
-        self._say(f"{model_name}: the model that was improved here is used")
+        self._say(words.IMPROVED_LOADED.format(model_type=model_name))
 
 
 def is_known(model: Any) -> bool:
     """Whether it is a torch model whose plan can be read, so that the plugin can improve it."""
+    return plan_of(model) is not None
+
+
+def _version_of(model: Any) -> int:
+    """The server's version of what Dafne gave, which it notes in the model's metadata; 0 where it does not."""
     metadata = getattr(model, "metadata", None)
-    net = metadata.get("net_metadata") if isinstance(metadata, Mapping) else None
-    if not isinstance(net, Mapping):
-        return False
-    try:
-        plan_from_net_metadata(net)
-    except ModelError:
-        return False
-    return True
+    told = str(metadata.get("latest_timestamp", "")) if isinstance(metadata, Mapping) else ""
+    return int(told) if _DIGITS.fullmatch(told) else 0
 
 
 def _shapes(weights: Any) -> dict[str, tuple[int, ...]] | None:

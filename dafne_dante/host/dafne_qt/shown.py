@@ -5,23 +5,28 @@ cannot be read is a DanteError, whose words are shown.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dafne_dante.annotations.store.contents import CaseHeader
 from dafne_dante.annotations.store.opening import open_case_store, store_exists
+from dafne_dante.annotations.suggestions import Suggestion
 from dafne_dante.config import Settings
 from dafne_dante.durable import read_bounded
 from dafne_dante.federation.outbox import open_outbox, outbox_exists
 from dafne_dante.federation.outbox_states import WORDS as OUTBOX_WORDS
 from dafne_dante.host.dafne_qt import words
+from dafne_dante.host.dafne_qt.moments import local_moment
+from dafne_dante.models.plan import ModelPlan
+from dafne_dante.plugin.collecting import reading_of
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.jobs import JobQueue
 from dafne_dante.plugin.local.shelf import local_shelf, local_types
-from dafne_dante.plugin.local.versions import LocalVersion
+from dafne_dante.plugin.local.versions import LocalState, LocalVersion
 from dafne_dante.plugin.report.words import bytes_in_words
+from dafne_dante.plugin.usable import LeftOut, UsableCases, usable_cases
 
 __all__ = [
     "CaseLine",
@@ -40,6 +45,7 @@ __all__ = [
 
 _SECONDS_A_MINUTE = 60
 _OUT = "out"
+_IMPROVED = "improved here"
 _REPORT, _SUMMARY = "report.html", "summary.json"
 _MOST_BYTES = 1 << 20
 
@@ -49,16 +55,22 @@ class Ready:
     """What an improvement would learn from.
 
     Attributes:
-        cases, slices, labels: of the studies that are kept here.
+        kept: studies that are kept here, whatever is drawn on them.
+        cases, slices, labels: of those that the model can learn from.
+        left: why the others are left out, a sentence for each reason.
+        suggestions: what names that the model does not know perhaps stand for.
         missing: what is missing, in words; "" when it can begin.
         can_send: whether there is a server to send to.
         last_s: seconds that the model's last improvement took; 0 when there was none.
     """
 
     model_type: str
+    kept: int = 0
     cases: int = 0
     slices: int = 0
     labels: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    suggestions: tuple[Suggestion, ...] = ()
     missing: str = ""
     can_send: bool = False
     last_s: float = 0.0
@@ -75,6 +87,7 @@ class JobLine:
     told: str
     is_alive: bool
     report: Path | None
+    is_running: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,24 +116,67 @@ class CaseLine:
     told: str
 
 
-def ready_to_improve(settings: Settings, model_type: str, queue: JobQueue | None = None) -> Ready:
-    """What is kept here, and how long the last job of the queue took; DanteError where something cannot be read."""
+def ready_to_improve(
+    settings: Settings,
+    model_type: str,
+    plan: Callable[[], ModelPlan] | None,
+    queue: JobQueue | None = None,
+) -> Ready:
+    """What of the kept cases the model can learn from, and how long the last job of the queue took.
+
+    Args:
+        plan: asks for the model's plan, once there is something to learn from; None for a kind of model that the
+            plugin cannot improve.
+
+    Raises:
+        DanteError: something cannot be read, or `plan` cannot be had.
+    """
     if not model_type:
         return Ready("", missing=words.NO_MODEL)
     if not settings.server:
         return Ready(model_type, missing=words.NO_SERVER)
-    if not store_exists(settings):
+    if plan is None:
+        return Ready(model_type, missing=words.OTHER_KIND)
+    headers = _headers(settings)
+    if not headers:
         return Ready(model_type, missing=words.NOTHING_KEPT, can_send=True)
-    headers = [case.header for case in open_case_store(settings, say=lambda text: None).cases()]
+    known = plan()
+    found = usable_cases(headers, known, reading_of(settings.annotations))
     return Ready(
         model_type,
-        cases=len(headers),
-        slices=sum(header.annotated_slices for header in headers),
-        labels=tuple(sorted({label for header in headers for label in header.labels})),
-        missing="" if headers else words.NOTHING_KEPT,
+        kept=len(headers),
+        cases=found.cases,
+        slices=found.slices,
+        labels=found.labels,
+        left=tuple(_left_sentence(one, found.suggestions) for one in found.left),
+        suggestions=found.suggestions,
+        missing=_more_sentence(found, known.labels),
         can_send=True,
         last_s=_last_seconds(queue, model_type) if queue is not None else 0.0,
     )
+
+
+def _headers(settings: Settings) -> list[CaseHeader]:
+    if not store_exists(settings):
+        return []
+    return [case.header for case in open_case_store(settings, say=lambda text: None).cases()]
+
+
+def _left_sentence(left: LeftOut, suggestions: Sequence[Suggestion]) -> str:
+    studies = words.counted(words.STUDIES_LEFT, left.cases)
+    if left.contrasts:
+        return words.LEFT_CONTRASTS.format(studies=studies, contrasts=words.counted(words.CONTRASTS, left.contrasts))
+    likely = {one.name: words.PERHAPS.format(label=one.labels[0]) for one in suggestions if one.labels}
+    unknown = words.listed([f"{name}{likely.get(name, '')}" for name in left.unknown])
+    foreign = words.LEFT_UNKNOWN.format(names=unknown) if unknown else ""
+    return words.LEFT_MISSING.format(studies=studies, labels=words.listed(left.missing), foreign=foreign)
+
+
+def _more_sentence(found: UsableCases, labels: Sequence[str]) -> str:
+    if not found.more_studies:
+        return ""
+    more = words.counted(words.MORE_STUDIES, found.more_studies, labels=words.listed(labels))
+    return more + (words.counted(words.MORE_SLICES, found.more_slices) if found.more_slices else "")
 
 
 def job_lines(queue: JobQueue) -> list[JobLine]:
@@ -128,17 +184,28 @@ def job_lines(queue: JobQueue) -> list[JobLine]:
     return [_line(job, queue.folder_of(job.job_id)) for job in reversed(queue.jobs())]
 
 
-def local_lines(settings: Settings) -> list[LocalLine]:
-    """Every type with improved models; DanteError where they cannot be read."""
-    found = []
-    for model_type in local_types(settings):
-        current = local_shelf(settings, model_type).state().current
-        if current is None:
-            found.append(LocalLine(model_type, words.GLOBAL_USED.format(model_type=model_type), is_improved=False))
-        else:
-            told = words.IMPROVED_USED.format(model_type=model_type, before=current.before, after=current.after)
-            found.append(LocalLine(model_type, told, is_improved=True))
-    return found
+def local_lines(settings: Settings, newer: Mapping[str, str] | None = None) -> list[LocalLine]:
+    """Every type with improved models; `newer`: the global version that Dafne found of a type; DanteError as read."""
+    return [
+        _local_line(local_shelf(settings, model_type).state(), (newer or {}).get(model_type, ""))
+        for model_type in local_types(settings)
+    ]
+
+
+def _local_line(state: LocalState, newest: str) -> LocalLine:
+    current, model_type = state.current, state.model_type
+    if current is None:
+        told = words.GLOBAL_USED.format(model_type=model_type, status=state.status)
+        return LocalLine(model_type, told, is_improved=False)
+    if int(newest or 0) > int(state.seen or 0):
+        told = f"{words.NEWER_USED.format(model_type=model_type, version=newest)}."
+        return LocalLine(model_type, told, is_improved=True)
+    # That it was improved here is said already; what else became of it is news.
+    status = "" if state.status.startswith(_IMPROVED) else f" ({state.status})"
+    told = words.IMPROVED_USED.format(
+        model_type=model_type, before=current.before, after=current.after, status=status
+    )  # fmt: skip
+    return LocalLine(model_type, told, is_improved=True)
 
 
 def version_lines(settings: Settings, model_type: str) -> list[VersionLine]:
@@ -149,21 +216,20 @@ def version_lines(settings: Settings, model_type: str) -> list[VersionLine]:
 
 
 def _version(one: LocalVersion) -> str:
-    when = _when(one.created_s)
+    when = local_moment(one.created_s)
     return words.IMPROVED_MODEL.format(number=one.number, before=one.before, after=one.after, when=when)
 
 
 def case_lines(settings: Settings) -> list[CaseLine]:
     """Every kept case, the newest first; DanteError where the store cannot be read."""
-    if not store_exists(settings):
-        return []
-    headers = [case.header for case in open_case_store(settings, say=lambda text: None).cases()]
     return [
         CaseLine(
             one.case_id,
-            words.CASE.format(when=_when(one.saved_ns / 1e9), slices=words.counted(words.SLICES, one.annotated_slices)),
+            words.CASE.format(
+                when=local_moment(one.saved_ns / 1e9), slices=words.counted(words.SLICES, one.annotated_slices)
+            ),
         )
-        for one in sorted(headers, key=lambda header: -header.saved_ns)
+        for one in sorted(_headers(settings), key=lambda header: -header.saved_ns)
     ]
 
 
@@ -189,7 +255,7 @@ def status_sentence(queue: JobQueue, jobs: list[JobLine]) -> str:
         return f"{first.model_type}: {first.state}, {first.told}"
     size = summary.get("delta_bytes")
     sent = words.STATUS_SENT.format(size=bytes_in_words(size)) if summary.get("uploaded") and size else ""
-    when = _when(queue.get(first.job_id).changed_s)
+    when = local_moment(queue.get(first.job_id).changed_s)
     return words.STATUS_IMPROVED.format(model_type=first.model_type, when=when, before=before, after=after, sent=sent)
 
 
@@ -211,12 +277,6 @@ def _mean(dice: Any) -> float | None:
     return float(mean) if isinstance(mean, int | float) else None
 
 
-def _when(seconds: float) -> str:
-    """Local time: the hour today, else with the day."""
-    moment, now = datetime.fromtimestamp(seconds).astimezone(), datetime.now().astimezone()
-    return moment.strftime("%H:%M" if moment.date() == now.date() else "%Y-%m-%d %H:%M")
-
-
 def _line(job: Job, folder: Path) -> JobLine:
     report = folder / _OUT / _REPORT
     return JobLine(
@@ -227,6 +287,7 @@ def _line(job: Job, folder: Path) -> JobLine:
         _told(job),
         job.state in ("queued", "running"),
         report if report.is_file() else None,
+        job.state == "running",
     )
 
 

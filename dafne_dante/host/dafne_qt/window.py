@@ -4,7 +4,7 @@ Facts, from reading Dafne 2.1.0a0: saving runs in Dafne's pool of threads; the f
 `__wrapped__`; a splash, put up by `setSplash(True, ...)`, locks the interface until the save puts it away. The toolbox
 is made by `setupToolbar`, a provider is taken by `setModelProvider`, and stock learning is begun by the toolbox's
 signal `incremental_learn`, after Dafne has asked the person. A save begins it too, of a 3D model after a question,
-where `GlobalConfig["DO_INCREMENTAL_LEARNING"]` says so.
+where `GlobalConfig["DO_INCREMENTAL_LEARNING"]` says so. `closeCB` is what matplotlib calls when the window is closed.
 
 Invariants
 - `saved` runs in Dafne's pool thread before Dafne saves, while the interface is locked, so that nobody draws while the
@@ -37,12 +37,14 @@ class Hooks:
         opened: when the toolbox is there.
         provider: from Dafne's provider to the one that the window gets.
         learns: in a pool thread; whether the plugin learns in place of Dafne's own way.
+        closing: before the window is gone, in the thread that paints; Dafne closes in every case.
     """
 
     saved: Callable[[Any], bool]
     opened: Callable[[Any], None]
     provider: Callable[[Any], Any]
     learns: Callable[[Any], bool]
+    closing: Callable[[Any], None]
 
 
 def with_hooks(window_class: Any, hooks: Hooks) -> Any:
@@ -62,11 +64,16 @@ def with_hooks(window_class: Any, hooks: Hooks) -> Any:
         if not hooks.learns(window):
             window_class.incrementalLearnStandalone.__wrapped__(window)
 
+    def close(window: Any, event: Any) -> None:
+        hooks.closing(window)
+        window_class.closeCB(window, event)
+
     return type(
         window_class.__name__,
         (window_class,),
         {
             **saves,
+            "closeCB": close,
             "setupToolbar": setup_toolbar,
             "setModelProvider": set_model_provider,
             "incrementalLearnStandalone": separate_thread_decorator(learn),

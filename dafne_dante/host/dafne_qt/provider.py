@@ -30,10 +30,17 @@ class SiteFirstProvider:
 
     Args:
         say: is told, in one sentence, which model is used, or why not the site's.
+        seen: is told every model that was loaded, and returns at once.
     """
 
-    def __init__(self, provider: Any, settings: Settings, say: Callable[[str], None]) -> None:
-        self._provider, self._settings, self._say = provider, settings, say
+    def __init__(
+        self,
+        provider: Any,
+        settings: Settings,
+        say: Callable[[str], None],
+        seen: Callable[[str, Any], None] = lambda name, model: None,
+    ) -> None:
+        self._provider, self._settings, self._say, self._seen = provider, settings, say, seen
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._provider, name)
@@ -41,6 +48,8 @@ class SiteFirstProvider:
     def load_model(self, model_name: str, *arguments: Any, **options: Any) -> Any:
         """As Dafne's own, see above; errors are Dafne's own."""
         model = self._provider.load_model(model_name, *arguments, **options)
+        if model is not None:
+            self._seen(model_name, model)
         asked = options.get("timestamp") or (len(arguments) > _TIMESTAMP_PLACE and arguments[_TIMESTAMP_PLACE])
         if model is None or asked:
             return model

@@ -5,11 +5,13 @@ cannot be read is a DanteError, whose words are shown.
 """
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dafne_dante.annotations.store.opening import open_case_store, store_exists
 from dafne_dante.config import Settings
@@ -17,11 +19,14 @@ from dafne_dante.durable import read_bounded
 from dafne_dante.federation.outbox import open_outbox, outbox_exists
 from dafne_dante.federation.outbox_states import WORDS as OUTBOX_WORDS
 from dafne_dante.host.dafne_qt import words
+from dafne_dante.plugin.estimating import expected_bytes, expected_seconds
+from dafne_dante.plugin.job_run import has_checkpoint
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.jobs import JobQueue
 from dafne_dante.plugin.local.shelf import local_shelf, local_types
 from dafne_dante.plugin.local.versions import LocalVersion
 from dafne_dante.plugin.report.words import bytes_in_words
+from dafne_dante.plugin.step_times import known_step
 
 __all__ = [
     "CaseLine",
@@ -53,6 +58,9 @@ class Ready:
         missing: what is missing, in words; "" when it can begin.
         can_send: whether there is a server to send to.
         last_s: seconds that the model's last improvement took; 0 when there was none.
+        about_s: seconds that the first one is to take; 0 where that is not known.
+        server: where an update goes.
+        sent_bytes: of the last update by each method that a job had; `about_bytes` of one to come.
     """
 
     model_type: str
@@ -62,11 +70,18 @@ class Ready:
     missing: str = ""
     can_send: bool = False
     last_s: float = 0.0
+    about_s: float = 0.0
+    server: str = ""
+    sent_bytes: Mapping[str, int] = field(default_factory=dict)
+    about_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class JobLine:
-    """A job in words; `report` is its page, if there is one; `is_alive` whether it can be stopped."""
+    """A job in words; `report` is its page, if there is one.
+
+    `is_alive` says whether it can be stopped, `can_keep` whether there is anything to keep then.
+    """
 
     job_id: str
     model_type: str
@@ -75,6 +90,7 @@ class JobLine:
     told: str
     is_alive: bool
     report: Path | None
+    can_keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,8 +126,10 @@ def ready_to_improve(settings: Settings, model_type: str, queue: JobQueue | None
     if not settings.server:
         return Ready(model_type, missing=words.NO_SERVER)
     if not store_exists(settings):
-        return Ready(model_type, missing=words.NOTHING_KEPT, can_send=True)
+        return Ready(model_type, missing=words.NOTHING_KEPT, can_send=True, server=_address(settings.server))
     headers = [case.header for case in open_case_store(settings, say=lambda text: None).cases()]
+    step, studies = known_step(settings, model_type), max(1, len(headers))
+    minutes = settings.worker.job_minutes or None
     return Ready(
         model_type,
         cases=len(headers),
@@ -120,6 +138,10 @@ def ready_to_improve(settings: Settings, model_type: str, queue: JobQueue | None
         missing="" if headers else words.NOTHING_KEPT,
         can_send=True,
         last_s=_last_seconds(queue, model_type) if queue is not None else 0.0,
+        about_s=expected_seconds(step, studies, minutes=minutes) if step else 0.0,
+        server=_address(settings.server),
+        sent_bytes=_last_sizes(queue, model_type) if queue is not None else {},
+        about_bytes={name: expected_bytes(step, name, studies) for name in words.METHODS} if step else {},
     )
 
 
@@ -201,6 +223,22 @@ def _last_seconds(queue: JobQueue, model_type: str) -> float:
     return 0.0
 
 
+def _last_sizes(queue: JobQueue, model_type: str) -> Mapping[str, int]:
+    """Bytes of the last update of each method that was asked for."""
+    found: dict[str, int] = {}
+    for job in queue.jobs():
+        size = _summary(queue.folder_of(job.job_id)).get("delta_bytes") if job.model_type == model_type else None
+        if isinstance(size, int):
+            found[job.options.method] = size
+    return found
+
+
+def _address(server: str) -> str:
+    """Without a name or a password that somebody may have written into it."""
+    parts = urlsplit(server)
+    return f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+
+
 def _summary(folder: Path) -> Mapping[str, Any]:
     path = folder / _OUT / _SUMMARY
     return _object(read_bounded(path, max_bytes=_MOST_BYTES).decode(errors="replace")) if path.is_file() else {}
@@ -227,6 +265,7 @@ def _line(job: Job, folder: Path) -> JobLine:
         _told(job),
         job.state in ("queued", "running"),
         report if report.is_file() else None,
+        job.state == "running" and has_checkpoint(folder),
     )
 
 
@@ -237,16 +276,32 @@ def _told(job: Job) -> str:
 
 
 def _progress(values: Mapping[str, Any]) -> str:
+    """How far, then what is done now, then what had to be done without; whatever of it is known."""
+    told = [_how_far(values), *(str(values[name]) for name in ("stage", "fallback") if values.get(name))]
+    return "; ".join(part for part in told if part)
+
+
+def _how_far(values: Mapping[str, Any]) -> str:
     parts = []
-    if "epoch" in values:
-        parts.append(words.EPOCH.format(epoch=values["epoch"], epochs=values.get("epochs", "?")))
-        if isinstance(values.get("dice"), float):
-            parts.append(f"Dice {values['dice']:.2f}")
-        if isinstance(values.get("left_s"), int | float):
-            parts.append(words.LEFT.format(minutes=max(1, round(values["left_s"] / _SECONDS_A_MINUTE))))
-    elif "stage" in values:
-        parts.append(str(values["stage"]))
+    training, trainings = (_number(values.get(name)) for name in ("training", "trainings"))
+    if training and trainings and trainings > 1:
+        parts.append(words.TRAINING.format(training=round(training), trainings=round(trainings)))
+    epoch = _number(values.get("training_epoch", values.get("epoch")))
+    epochs = _number(values.get("training_epochs", values.get("epochs")))
+    if epoch:
+        parts.append(words.EPOCH.format(epoch=round(epoch), epochs=round(epochs) if epochs else "?"))
+    dice, left_s = _number(values.get("dice")), _number(values.get("left_s"))
+    if epoch and dice is not None:
+        parts.append(f"Dice {dice:.2f}")
+    if left_s is not None:
+        parts.append(words.LEFT.format(minutes=max(1, round(left_s / _SECONDS_A_MINUTE))))
     return ", ".join(parts)
+
+
+def _number(value: Any) -> float | None:
+    """What another process wrote, where it is a number."""
+    is_one = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_one else None
 
 
 def _object(text: str) -> Mapping[str, Any]:

@@ -67,7 +67,8 @@ class Plugin:
 
     def provider(self, provider: Any) -> Any:
         """Dafne's provider, with the site's improved models first."""
-        return SiteFirstProvider(provider, self.desk.settings, _say)
+        self.desk.say = _say
+        return SiteFirstProvider(provider, self.desk.settings, _say, self.desk.model_seen)
 
     def learns(self, window: Any) -> bool:
         """Keep what is drawn and open the dialog where the chosen model is one that the plugin can improve."""

@@ -11,6 +11,7 @@ __all__ = [
     "ACTIVITY_TITLE",
     "BACK_TO_GLOBAL",
     "CANCEL_KEEP",
+    "CANCEL_KEEP_NOTHING",
     "CANCEL_NOTHING",
     "CASE",
     "CASES",
@@ -39,8 +40,10 @@ __all__ = [
     "LEARNS_FROM",
     "LEFT",
     "METHODS",
+    "MINUTES",
     "NOTHING_KEPT",
     "NOTHING_LEAVES",
+    "NOTHING_TO_KEEP",
     "NO_MODEL",
     "NO_SERVER",
     "OUTBOX",
@@ -50,6 +53,8 @@ __all__ = [
     "REPORT",
     "SEND",
     "SENDS",
+    "SENDS_ABOUT",
+    "SENDS_LIKE_LAST",
     "SETTINGS",
     "SETTINGS_AFTER",
     "SETTINGS_BUTTON",
@@ -78,8 +83,10 @@ __all__ = [
     "STATUS_SENT",
     "STUDIES",
     "TAKES",
+    "TAKES_ABOUT",
     "TAKES_AS_LAST",
     "TAKES_UNKNOWN",
+    "TRAINING",
     "TRIGGERS",
     "USE",
     "VERSIONS",
@@ -103,9 +110,11 @@ METHODS = MappingProxyType(
 )
 SEND = "Send the improvement to the federation"
 SENDS = (
-    "What leaves the house: one signed file with changes of weights, names of labels, numbers of studies and Dice. "
-    "No images."
+    "What leaves the house, to {server}: one signed file{size} with changes of weights, names of labels, numbers of "
+    "studies and Dice. No images."
 )
+SENDS_LIKE_LAST = " of about {size}, like the last one,"
+SENDS_ABOUT = " of about {size}, by the model's size,"
 NOTHING_LEAVES = "Nothing leaves the house: the improved model is used here only."
 START = "Improve"
 ACTIVITY_TITLE = "Dante activity"
@@ -115,10 +124,13 @@ STATES = MappingProxyType(
     {"queued": "waits", "running": "runs", "done": "done", "failed": "failed", "cancelled": "cancelled"}
 )
 TRIGGERS = MappingProxyType({"saved": "a correction", "nightly": "the night", "button": "the button"})
+TRAINING = "training {training} of {trainings}"
 EPOCH = "epoch {epoch} of {epochs}"
 LEFT = "{minutes} min left"
 WAITS = "begins when nothing was saved for a while"
 CANCEL_KEEP = "Stop, keep the best so far"
+CANCEL_KEEP_NOTHING = "Stop, keep the best so far (nothing yet)"
+NOTHING_TO_KEEP = "Nothing to keep yet: the first training has not finished an epoch."
 CANCEL_NOTHING = "Stop, keep nothing"
 REPORT = "Open report"
 BACK_TO_GLOBAL = "Back to the global model"
@@ -129,7 +141,9 @@ WITHOUT_PLUGIN = "Dafne runs without the plugin: {why}"
 STUDIES = ("{count} study", "{count} studies")
 SLICES = ("{count} slice", "{count} slices")
 TAKES = "Time"
-TAKES_AS_LAST = "about {minutes} min, as the last time"
+TAKES_AS_LAST = "about {minutes}, as the last time"
+TAKES_ABOUT = "about {minutes}, by a training step that was measured here"
+MINUTES = ("{count} minute", "{count} minutes")
 TAKES_UNKNOWN = "some minutes; the Activity window tells when the first epoch is over. You can go on working."
 PAUSE = "Pause: improve only what somebody asks for"
 SETTINGS = "Dante settings..."

@@ -48,6 +48,7 @@ __all__ = [
     "NO_SERVER",
     "OUTBOX",
     "OUTBOX_ONE",
+    "OWN_FAULT",
     "PAUSE",
     "READY",
     "REPORT",
@@ -187,6 +188,7 @@ STATUS_IMPROVED = "{model_type}: improved {when}, Dice {before:.2f} -> {after:.2
 STATUS_SENT = ", {size} sent"
 STATUS_NOTHING = "Dante: nothing was improved yet"
 STATUS_PAUSED = "Dante is paused. "
+OWN_FAULT = "a fault of the plugin's own, {kind}; please report it"
 COMPARING = "Comparing..."
 
 

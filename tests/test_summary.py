@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from phantoms import make_case
 from reports import report_facts
 
 from dafne_dante.errors import StorageError
+from dafne_dante.plugin.division import divide
 from dafne_dante.plugin.report.page import report_page
+from dafne_dante.plugin.report.words import held_out_in_words
 from dafne_dante.plugin.summary import VERSION, read_summary, write_summary
 
 WHY = "lora, because there is only 1 study to learn from"
@@ -59,9 +62,18 @@ def test_what_is_damaged_is_refused(path, content):
 
 def test_the_report_says_why_and_what_could_move():
     page = report_page(report_facts(why=WHY, live=LIVE)).decode()
-    assert f"Why this method</dt><dd>L{WHY[1:]}." in page
-    for words in LIVE:
-        assert f"<li>{words.replace(chr(39), '&#39;')}</li>" in page
-    assert "<dd>everything</dd>" in report_page(report_facts(live=("everything",))).decode()
+    assert "Why this method</dt><dd>Because there is only 1 study to learn from.</dd>" in page
+    assert "<li>1 of 4 stages move: 10 of 99 parameters (10.1 %), 40 % of a step&#39;s work.</li>" in page
+    assert "<li>From epoch 5 on 4 of 4 stages move.</li>" in page
+    assert "<dd>Everything.</dd>" in report_page(report_facts(live=("everything",))).decode()
     without = report_page(report_facts()).decode()
     assert "Why this method" not in without and "What could move" not in without
+
+
+def test_the_report_of_a_half_says_that_it_is_one():
+    division = divide([make_case(1)], seed=0)
+    halves = held_out_in_words(division)
+    assert "each half of the labelled slices was set aside once" in halves
+    assert held_out_in_words(division.first_fold()).startswith("Half of the labelled slices were set aside")
+    several = divide([make_case(seed) for seed in (1, 2, 3)], seed=0).first_fold()
+    assert held_out_in_words(several).startswith("1 of 3 cases were set aside")

@@ -1,4 +1,4 @@
-"""What `auto` chose for one improvement, kept beside its checkpoint so that a resumed one is trained alike.
+"""The method of one improvement; what `auto` chose is kept beside its checkpoint, so that it is resumed alike.
 
 Where there is a time budget, how long a step takes decides how many epochs there are, and that is never measured twice
 alike; so the choice is written down (`choice.json` in the output folder) before anything is trained, and goes with the
@@ -14,21 +14,25 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dafne_dante.adaptation.method import METHOD_NAMES
+from dafne_dante.adaptation.gradual import gradual_unfreezing_by
+from dafne_dante.adaptation.method import METHOD_NAMES, method_named
+from dafne_dante.adaptation.protocol import Method
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
 from dafne_dante.errors import TrainingError
 from dafne_dante.models.build import build_network
 from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.plugin.division import Division
+from dafne_dante.plugin.improvement_request import ImprovementRequest
 from dafne_dante.training.choice import Choice, Situation, choose
 from dafne_dante.training.hardware import choose_device
 
-__all__ = ["CHOICE", "choice_for", "kept_choice", "situation_of", "step_seconds"]
+__all__ = ["CHOICE", "choice_for", "kept_choice", "method_maker", "situation_of", "step_seconds"]
 
 CHOICE = "choice.json"
 _MAX_BYTES = 1 << 14
 _TIMED_STEPS = 2
+_RANK = 8
 
 
 def choice_for(out: Path, situation: Callable[[], Situation], *, resume: bool) -> Choice:
@@ -50,6 +54,17 @@ def choice_for(out: Path, situation: Callable[[], Situation], *, resume: bool) -
 def kept_choice(out: Path, *, resume: bool) -> Choice | None:
     """The choice that a training in `out` was begun with, where it goes on and one was kept; errors as `choice_for`."""
     return _read(out / CHOICE) if resume and (out / CHOICE).exists() else None
+
+
+def method_maker(request: ImprovementRequest) -> Callable[[], Method]:
+    """What makes the method that was asked for, anew for each training."""
+    if request.method == "gradual-unfreezing":
+        return lambda: gradual_unfreezing_by(request.schedule)
+    if request.method == "lora":
+        return lambda: method_named("lora", rank=request.rank or _RANK, form=request.form)
+    if request.method == "full":
+        return lambda: method_named("full", pull_to_start=request.pull, elastic=request.elastic)
+    return lambda: method_named(request.method)
 
 
 def situation_of(

@@ -21,8 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from dafne_dante.adaptation.gradual import gradual_unfreezing_by
-from dafne_dante.adaptation.method import method_named
 from dafne_dante.adaptation.protocol import Method
 from dafne_dante.annotations.case import Case
 from dafne_dante.config import Settings
@@ -41,6 +39,7 @@ from dafne_dante.plugin.carrying_over import carried_from_before, keep_carried
 from dafne_dante.plugin.choosing import (
     choice_for,
     kept_choice,
+    method_maker,
     situation_of,
     step_seconds,
 )
@@ -65,8 +64,6 @@ from dafne_dante.training.hardware import choose_device, remembered_numerics
 from dafne_dante.training.history import write_history
 
 __all__ = ["CHECKPOINT", "improve"]
-
-_RANK = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +112,7 @@ def improve(
     """
     progress, begin = progress or Progress(), time.perf_counter()
     if request.method != AUTO:
-        _method_maker(request)()  # a choice that cannot be is told before anything is read
+        method_maker(request)()  # a choice that cannot be is told before anything is read
     if request.elastic and not (request.replay or request.reference):
         raise SettingsError("expected --replay or --reference for an elastic pull, found neither; name one of them")
     server = _address(request, settings, client)
@@ -128,7 +125,7 @@ def improve(
             clear(request.out)
         check_parts(request.out, len(start.division.folds) if start.division.is_cross_fit else 0)
         request, why = _settled(request, start, progress)
-        outcome = _fine_tune(start, _method_maker(request), request, settings, progress)
+        outcome = _fine_tune(start, method_maker(request), request, settings, progress)
         progress.stage(outcome.decision.reason)
         start, tuned = outcome.start, outcome.tuned
         update_id = uuid4()
@@ -261,17 +258,6 @@ def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> 
         steps=request.steps or choice.steps,
     )
     return settled, choice.why
-
-
-def _method_maker(request: ImprovementRequest) -> Callable[[], Method]:
-    """What makes the method that was asked for, anew for each training."""
-    if request.method == "gradual-unfreezing":
-        return lambda: gradual_unfreezing_by(request.schedule)
-    if request.method == "lora":
-        return lambda: method_named("lora", rank=request.rank or _RANK, form=request.form)
-    if request.method == "full":
-        return lambda: method_named("full", pull_to_start=request.pull, elastic=request.elastic)
-    return lambda: method_named(request.method)
 
 
 def _fine_tune(

@@ -92,11 +92,11 @@ def test_short_memory_stays_in_sight_and_all_is_counted_anew(job, shown):
     job.epochs(part(1), 5, dice=[0.1] * 5)
     job.far.fallback("graphics memory was too small: batches of 1 patch")
     job.far.stage("reading")
-    assert shown(job.far.values) == "reading; graphics memory was too small: batches of 1 patch"
+    assert shown(job.far.values) == "graphics memory was too small: batches of 1 patch; reading"
     job.now_s += 4
     job.epochs(part(1), 1, each_s=1.0)
     assert job.far.values["left_s"] == 44 * 1.0 + 4
-    assert shown(job.far.values).endswith("; reading; graphics memory was too small: batches of 1 patch")
+    assert shown(job.far.values).endswith("; graphics memory was too small: batches of 1 patch; reading")
 
 
 @pytest.mark.parametrize(

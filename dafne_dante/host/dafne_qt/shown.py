@@ -276,8 +276,8 @@ def _told(job: Job) -> str:
 
 
 def _progress(values: Mapping[str, Any]) -> str:
-    """How far, then what is done now, then what had to be done without; whatever of it is known."""
-    told = [_how_far(values), *(str(values[name]) for name in ("stage", "fallback") if values.get(name))]
+    """How far, then what had to be done without, then what is done now; whatever of it is known."""
+    told = [_how_far(values), *(str(values[name]) for name in ("fallback", "stage") if values.get(name))]
     return "; ".join(part for part in told if part)
 
 

@@ -8,7 +8,7 @@ from phantoms import make_case, tiny_plan
 from sites import NEW_SCANNER, write_cases
 
 from dafne_dante.config import Settings
-from dafne_dante.plugin import tuning
+from dafne_dante.plugin import trainings
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
@@ -53,13 +53,13 @@ def test_the_sampler_draws_as_often_as_a_case_is_listed():
 def test_every_training_learns_from_them_and_none_measures_on_them(tmp_path, trained, monkeypatch, count):
     """With two studies there are three trainings, with five one."""
     seen = []
-    fit = tuning.fit
+    fit = trainings.fit
 
     def watched(network, plan, method, training, held_out, **options):
         seen.append([{case.prepared.image.tobytes() for case in cases} for cases in (training, held_out)])
         return fit(network, plan, method, training, held_out, **options)
 
-    monkeypatch.setattr(tuning, "fit", watched)
+    monkeypatch.setattr(trainings, "fit", watched)
     said = []
     own = write_cases(tmp_path / "own", range(30, 30 + count), **NEW_SCANNER)
     others = write_cases(tmp_path / "others", (71, 72))

@@ -1,11 +1,14 @@
 """The baselines: what they forget, what they hold, and that a pull to the start holds weights back."""
 
+import re
+
 import pytest
 import torch
 from limbs import limb_plan, make_limb
 from networks import NETWORKS, build
 
 from dafne_dante.adaptation.baselines import FromScratch, FullFineTuning, HeadOnly, NormOnly
+from dafne_dante.adaptation.work import live_share_now
 from dafne_dante.errors import TrainingError
 from dafne_dante.models.build import build_network
 from dafne_dante.training.augmentation import Strengths
@@ -70,8 +73,38 @@ def test_what_a_baseline_freezes_keeps_every_bit_and_it_says_so(method):
     moved = [not torch.equal(one, other) for one, other in zip(network.parameters(), before, strict=True)]
     assert 0 < sum(moved) < len(moved)
     assert history[0].trainable_parameters < sum(one.numel() for one in before)
-    words = method.describe(build_network(limb_plan(2)))
-    assert words.endswith("parameters move (100.0%)"), "outside of a training everything may move"
+    network = build_network(limb_plan(2))
+    everything = sum(one.numel() for one in network.parameters())
+    method.prepare(network, torch.zeros(1, 1, *limb_plan(2).patch))
+    live = sum(one.numel() for one in network.parameters() if one.requires_grad)
+    words = method.describe(network)
+    found = re.fullmatch(rf"what moves: {live:,} of {everything:,} parameters \(.*%\), (\d+)% of a step's work", words)
+    assert found, words
+    assert 33 < int(found[1]) < 70, "the forward pass, and a part of the way back"
+
+
+def test_who_moves_everything_is_told_so_too():
+    for method in (FullFineTuning(), FromScratch()):
+        network = build_network(limb_plan(2))
+        method.prepare(network, torch.zeros(1, 1, *limb_plan(2).patch))
+        count = sum(one.numel() for one in network.parameters())
+        told = f"what moves: {count:,} of {count:,} parameters (100.0%), 100% of a step's work"
+        assert method.describe(network) == told
+
+
+def test_the_work_of_a_module_whose_weight_stays_is_that_of_the_gradient_that_passes():
+    network = torch.nn.Sequential(*(torch.nn.Conv1d(2, 2, 1) for _ in range(3)))
+    example = torch.zeros(1, 2, 8)
+    assert live_share_now(network, example) == 1.0
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.dim() == 1)
+    assert live_share_now(network, example) == pytest.approx(2 / 3)
+    network.requires_grad_(False)
+    assert live_share_now(network, example) == pytest.approx(1 / 3)
+    network[2].weight.requires_grad_(True)
+    assert live_share_now(network, example) == pytest.approx((3 + 2) / 9)
+    network[1].bias.requires_grad_(True)
+    assert live_share_now(network, example) == pytest.approx((3 + 2 + 1) / 9)
 
 
 def test_norms_alone_need_norms_and_a_head_needs_an_output():

@@ -8,7 +8,7 @@ import pytest
 
 from dafne_dante.annotations.store.opening import open_case_store
 from dafne_dante.config import Settings
-from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError
+from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError, TrainingError
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.desk import Desk
 from dafne_dante.host.dafne_qt.model_plan import Loaded
@@ -165,6 +165,22 @@ def test_changed_settings_are_in_force_for_the_next_job(site, monkeypatch):
     assert desk.settings.worker.automatic_send is False
     job = desk.queue.add("Other", "saved")
     assert job.not_before_s - job.created_s == 5.0
+
+
+@pytest.mark.parametrize("learnt", ["improvement.checkpoint", "improvement-fold-1.checkpoint"])
+def test_whether_there_is_anything_to_keep_is_known_before_somebody_stops(site, learnt):
+    desk, _, _ = site
+    job = desk.queue.claim(desk.queue.add(TYPE, "button").job_id, own_holder())
+    assert desk.activity().jobs[0].can_keep is False
+    with pytest.raises(TrainingError, match="nothing to keep yet: the first training has not finished an epoch"):
+        desk.stop(job.job_id, keep=True)
+    assert (desk.queue.get(job.job_id).state, desk.queue.get(job.job_id).wish) == ("running", "")
+    out = desk.queue.folder_of(job.job_id) / "out"
+    out.mkdir()
+    (out / learnt).write_bytes(b"an epoch")
+    assert desk.activity().jobs[0].can_keep is True
+    desk.queue.finish(job.job_id, job.holder, "done", "")
+    assert [line.can_keep for line in desk.activity().jobs] == [False, False], "what has ended is not stopped"
 
 
 def test_what_waits_to_be_sent_is_told_with_its_reason(site):

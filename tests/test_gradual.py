@@ -88,7 +88,10 @@ def test_every_schedule_by_name_trains_and_says_what_moves(name):
     live = [record.trainable_parameters for record in history]
     assert live == sorted(live)
     assert live[0] < live[-1]
-    assert all("stages move" in words and "% of a step's work" in words for words in said)
+    live_in_the_end = sum(parameter.numel() for parameter in network.parameters())
+    counts = [f": {live:,} of {live_in_the_end:,} parameters (" for live in sorted(set(live))]
+    for words, count in zip(said, counts, strict=True):
+        assert "stages move" in words and count in words and "% of a step's work" in words
     assert len(said) == len(set(live))
 
 

@@ -9,7 +9,7 @@ from sites import NEW_SCANNER, write_cases
 
 from dafne_dante.config import Settings
 from dafne_dante.plugin import improve as story
-from dafne_dante.plugin import tuning
+from dafne_dante.plugin import trainings
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
@@ -56,13 +56,13 @@ def test_the_sampler_draws_as_often_as_a_case_is_listed():
 def test_every_training_learns_from_them_and_none_measures_on_them(tmp_path, trained, monkeypatch, count):
     """With two studies there are three trainings, with five one."""
     seen = []
-    fit = tuning.fit
+    fit = trainings.fit
 
     def watched(network, plan, method, training, held_out, **options):
         seen.append([{case.prepared.image.tobytes() for case in cases} for cases in (training, held_out)])
         return fit(network, plan, method, training, held_out, **options)
 
-    monkeypatch.setattr(tuning, "fit", watched)
+    monkeypatch.setattr(trainings, "fit", watched)
     said = []
     own = write_cases(tmp_path / "own", range(30, 30 + count), **NEW_SCANNER)
     others = write_cases(tmp_path / "others", (71, 72))
@@ -82,7 +82,7 @@ def test_every_training_learns_from_them_and_none_measures_on_them(tmp_path, tra
 def test_replay_is_a_quarter_of_every_training_and_inside_the_time_budget(tmp_path, trained, monkeypatch, count):
     """A step is said to take a hundredth of a second; a budget is for all steps, those for replayed cases too."""
     taken, shares = [], []
-    fit = tuning.fit
+    fit = trainings.fit
 
     def watched(network, plan, method, training, held_out, **options):
         recipe = options["recipe"]
@@ -90,7 +90,7 @@ def test_replay_is_a_quarter_of_every_training_and_inside_the_time_budget(tmp_pa
         shares.append(2 / len(training.turns))
         return fit(network, plan, method, training, held_out, **options)
 
-    monkeypatch.setattr(tuning, "fit", watched)
+    monkeypatch.setattr(trainings, "fit", watched)
     monkeypatch.setattr(story, "step_seconds", lambda model, batch_size: 0.01)
     own, others = write_cases(tmp_path / "own", range(30, 30 + count)), write_cases(tmp_path / "others", (71, 72))
     minutes = 0.04 if count == 1 else 0.016

@@ -14,6 +14,7 @@ from dafne_dante.adaptation.fisher import fisher_diagonal
 from dafne_dante.adaptation.low_rank import LowRank
 from dafne_dante.adaptation.protocol import ParameterGroup, check_pull, dense_groups, trainable_parameters
 from dafne_dante.adaptation.stages import output_head
+from dafne_dante.adaptation.work import live_share_now, words_for_live
 from dafne_dante.errors import TrainingError
 
 __all__ = ["FromScratch", "FullFineTuning", "HeadOnly", "NormOnly"]
@@ -34,10 +35,12 @@ class _Dense:
         return dense_groups("", [parameter for parameter in network.parameters() if parameter.requires_grad])
 
     def describe(self, network: nn.Module) -> str:
-        """The share of the parameters."""
+        """How many parameters, and what share of a full step's work."""
         everything = sum(parameter.numel() for parameter in network.parameters())
-        moving = trainable_parameters(network)
-        return f"{moving:,} of {everything:,} parameters move ({moving / everything:.1%})"
+        return f"what moves: {words_for_live(trainable_parameters(network), everything, self._share_of_work())}"
+
+    def _share_of_work(self) -> float:
+        return 1.0
 
     def factors(self, network: nn.Module) -> dict[str, LowRank]:
         """None: updates are dense."""
@@ -116,6 +119,10 @@ class HeadOnly(_Dense):
     """The layer that makes the output moves, nothing else."""
 
     name: Literal["head"] = field(default="head", init=False)
+    _work: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def _share_of_work(self) -> float:
+        return self._work[-1] if self._work else 1.0
 
     def prepare(self, network: nn.Module, example: Tensor) -> None:
         """Freeze all but the head; TrainingError where no layer makes the output."""
@@ -124,6 +131,7 @@ class HeadOnly(_Dense):
             raise TrainingError("expected a network whose last layer makes its output, found none; use another method")
         network.requires_grad_(False)
         network.get_submodule(head).requires_grad_(True)
+        self._work.append(live_share_now(network, example))
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,10 @@ class NormOnly(_Dense):
     """Norm affines, slopes of activations and biases move: every vector, no matrix."""
 
     name: Literal["norm"] = field(default="norm", init=False)
+    _work: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def _share_of_work(self) -> float:
+        return self._work[-1] if self._work else 1.0
 
     def prepare(self, network: nn.Module, example: Tensor) -> None:
         """Freeze all but vectors; TrainingError where there is none."""
@@ -138,3 +150,4 @@ class NormOnly(_Dense):
             parameter.requires_grad_(parameter.dim() <= 1)
         if not trainable_parameters(network):
             raise TrainingError("expected a network with norms, slopes or biases, found none; use another method")
+        self._work.append(live_share_now(network, example))

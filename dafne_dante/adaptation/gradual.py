@@ -17,7 +17,7 @@ from dafne_dante.adaptation.low_rank import LowRank
 from dafne_dante.adaptation.protocol import ParameterGroup, check_pull, dense_groups, trainable_parameters
 from dafne_dante.adaptation.stages import Stage, module_stages, stages
 from dafne_dante.adaptation.unfreezing import PaperSchedule, PhasedSchedule, Schedule, release_only
-from dafne_dante.adaptation.work import live_share, stage_work
+from dafne_dante.adaptation.work import live_share, stage_work, words_for_live
 from dafne_dante.errors import TrainingError
 
 __all__ = ["SCHEDULE_NAMES", "GradualUnfreezing", "gradual_unfreezing_by"]
@@ -92,12 +92,12 @@ class GradualUnfreezing:
         return groups
 
     def describe(self, network: nn.Module) -> str:
-        """How many stages, what share of the parameters, and what share of a full step's work."""
+        """How many stages and parameters, and what share of a full step's work."""
         parameters = dict(network.named_parameters())
         moving = [any(parameters[name].requires_grad for name in one.parameter_names) for one in self._prepared()]
-        share = trainable_parameters(network) / sum(parameter.numel() for parameter in parameters.values())
-        work = live_share(self._work, moving)
-        return f"{sum(moving)} of {len(moving)} stages move: {share:.0%} of the parameters, {work:.0%} of a step's work"
+        live, whole = trainable_parameters(network), sum(parameter.numel() for parameter in parameters.values())
+        stages_told = f"{sum(moving)} of {len(moving)} stages move"
+        return f"{stages_told}: {words_for_live(live, whole, live_share(self._work, moving))}"
 
     def factors(self, network: nn.Module) -> dict[str, LowRank]:
         """None: updates are dense."""

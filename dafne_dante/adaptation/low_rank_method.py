@@ -80,11 +80,11 @@ class LowRankAdaptation:
         return [group for group in groups if group.parameters] + dense_groups("", others, pull_to_start=pull)
 
     def describe(self, network: nn.Module) -> str:
-        """How many numbers stand for how many."""
+        """How many numbers stand for how many; the weights that stand still pass the gradient on all the same."""
         factors = {id(parameter) for part in lora_parameters(network) for parameter in part}
         weights = sum(parameter.numel() for parameter in network.parameters() if id(parameter) not in factors)
         moving = trainable_parameters(network)
-        return f"{moving:,} numbers move for {weights:,} parameters ({moving / weights:.1%}); a step is a full one"
+        return f"{moving:,} numbers move for {weights:,} parameters ({moving / weights:.1%}), 100% of a step's work"
 
     def factors(self, network: nn.Module) -> dict[str, LowRank]:
         """The low-rank updates of all adapted layers."""

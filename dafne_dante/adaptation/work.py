@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dafne_dante.adaptation.layers import adaptable_layers
-from dafne_dante.adaptation.stages import Stage
+from dafne_dante.adaptation.stages import Stage, module_stages
 from dafne_dante.models.predict import evaluating
 
-__all__ = ["live_share", "stage_work"]
+__all__ = ["live_share", "live_share_now", "stage_work", "words_for_live"]
 
 
 def stage_work(network: nn.Module, example: Tensor, stages: Sequence[Stage]) -> tuple[float, ...]:
@@ -58,3 +58,25 @@ def live_share(work: Sequence[float], moving: Sequence[bool]) -> float:
     first = next((index for index, moves in enumerate(moving) if moves), len(moving))
     backward = sum((2 if moves else 1) * cost for cost, moves in list(zip(work, moving, strict=True))[first:])
     return (sum(work) + backward) / whole
+
+
+def live_share_now(network: nn.Module, example: Tensor) -> float:
+    """The same of what may move now, module by module, where a weight that stays costs no gradient of its own.
+
+    `example` is (B, C, *patch); 1 where nothing is counted.
+    """
+    parameters, found = dict(network.named_parameters()), module_stages(network, example)
+    work = stage_work(network, example, found)
+    moving = [[parameters[name] for name in one.parameter_names if parameters[name].requires_grad] for one in found]
+    first = next((index for index, own in enumerate(moving) if own), len(moving))
+    whole = 3 * sum(work)
+    backward = sum(
+        (1 + any(parameter.dim() > 1 for parameter in own)) * cost
+        for cost, own in list(zip(work, moving, strict=True))[first:]
+    )
+    return (sum(work) + backward) / whole if whole else 1.0
+
+
+def words_for_live(live: int, parameters: int, work: float) -> str:
+    """How many parameters may move of how many, and which share of a full step's work that is."""
+    return f"{live:,} of {parameters:,} parameters ({live / parameters:.1%}), {work:.0%} of a step's work"

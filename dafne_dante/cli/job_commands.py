@@ -47,13 +47,11 @@ def cancel(
     as_json: Json = False,
 ) -> None:
     """Never begin a job, or stop the one that runs, within five seconds."""
-    from dafne_dante.plugin.job_run import has_checkpoint
     from dafne_dante.plugin.stopping import stop_job
 
     queue = _queue()
     job = queue.find(name)
-    keeps = keep and has_checkpoint(queue.folder_of(job.job_id))
-    stopped = described(stop_job(queue, job.job_id, load_settings(), keep=keeps))
+    stopped = described(stop_job(queue, job.job_id, load_settings(), keep=keep))
     print_object(stopped, as_json=as_json, text=lambda: f"{stopped['id']}: {stopped['state']}; {stopped['told']}")
 
 

@@ -26,6 +26,7 @@ from dafne_dante.cli.dafne_command import dafne
 from dafne_dante.cli.demo_command import demo
 from dafne_dante.cli.doctor_command import doctor
 from dafne_dante.cli.init_command import init, replaced_settings
+from dafne_dante.cli.measure_command import measure_step
 from dafne_dante.cli.nightly_command import nightly
 from dafne_dante.cli.output import run_guarded
 from dafne_dante.cli.plan_command import plan
@@ -66,6 +67,7 @@ application.command(context_settings={"allow_extra_args": True, "ignore_unknown_
     dafne
 )
 application.command(hidden=True)(worker)
+application.command(hidden=True)(measure_step)
 application.add_typer(case_commands.cases, name="cases")
 application.add_typer(key_commands.keys, name="keys")
 application.add_typer(label_commands.labels, name="labels")

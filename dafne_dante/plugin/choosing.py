@@ -1,4 +1,4 @@
-"""What `auto` chose for one improvement, kept beside its checkpoint so that a resumed one is trained alike.
+"""The method of one improvement; what `auto` chose is kept beside its checkpoint, so that it is resumed alike.
 
 Where there is a time budget, how long a step takes decides how many epochs there are, and that is never measured twice
 alike; so the choice is written down (`choice.json` in the output folder) before anything is trained, and goes with the
@@ -7,8 +7,7 @@ checkpoint. Without a budget the choice follows from the cases and the model.
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from dafne_dante.plugin.division import Division
 from dafne_dante.training.choice import Choice, Situation, choose
 from dafne_dante.training.hardware import choose_device
 
-__all__ = ["CHOICE", "choice_for", "choice_kept_beside", "kept_choice", "situation_of", "step_seconds"]
+__all__ = ["CHOICE", "choice_for", "kept_choice", "situation_of", "step_seconds"]
 
 CHOICE = "choice.json"
 _MAX_BYTES = 1 << 14
@@ -51,16 +50,6 @@ def choice_for(out: Path, situation: Callable[[], Situation], *, resume: bool) -
 def kept_choice(out: Path, *, resume: bool) -> Choice | None:
     """The choice that a training in `out` was begun with, where it goes on and one was kept; errors as `choice_for`."""
     return _read(out / CHOICE) if resume and (out / CHOICE).exists() else None
-
-
-@contextmanager
-def choice_kept_beside(checkpoint: Path) -> Iterator[None]:
-    """Whatever ends the block, a choice stays only beside the checkpoint of what it was made for."""
-    try:
-        yield
-    finally:
-        if not checkpoint.exists():
-            (checkpoint.parent / CHOICE).unlink(missing_ok=True)
 
 
 def situation_of(

@@ -6,10 +6,11 @@ would be sent -> quality gate -> sign -> write the files -> outbox -> upload.
 Invariants
 - What is measured and judged is the base plus the delta *as it would be sent*. The improved model that stays is that,
   too, but for noise: where there is noise, it is the base plus the update before it was clipped and noised.
-- The output folder gets all files of a run or none: until the last of them is written it is as it was, but for
-  `improvement.checkpoint`, which is there from the first epoch until the run is done and survives whatever ends the
+- The output folder gets all files of a run or none: until the last of them is written it is as it was, but for what
+  `interrupted` names, which is there from the first epoch until the run is done and survives whatever ends the
   process. A run that is resumed from it sends what an uninterrupted one would have sent; with another base, other cases
   or other choices it is refused, and nothing is deleted.
+- Somebody who stops gets what was measured on cases that it did not learn from, judged against the base on the same.
 - What passes its gate is this site's own model of the type from then on, before anything is sent.
 - Nothing is uploaded unless it was asked for, the gate passed, and the server's type says that it takes deltas; the
   files are there before, and the update is in the outbox, so that a failed upload loses nothing and is made up for.
@@ -28,7 +29,7 @@ from dafne_dante.delta.encode import DeltaFacts, encode_delta
 from dafne_dante.delta.noise import Noise
 from dafne_dante.delta.signing import ensure_signing_key
 from dafne_dante.durable import write_atomically
-from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError
+from dafne_dante.errors import NotEnoughCasesError, SettingsError
 from dafne_dante.federation.client import FederationClient
 from dafne_dante.federation.route import checked_address
 from dafne_dante.models.build import build_network
@@ -38,9 +39,7 @@ from dafne_dante.plugin.arrivals import expect_arrival
 from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
 from dafne_dante.plugin.carrying_over import carried_from_before, keep_carried
 from dafne_dante.plugin.choosing import (
-    CHOICE,
     choice_for,
-    choice_kept_beside,
     kept_choice,
     situation_of,
     step_seconds,
@@ -50,6 +49,7 @@ from dafne_dante.plugin.delivering import Delivery, deliver
 from dafne_dante.plugin.division import Division, divide, measure_folds
 from dafne_dante.plugin.gate import GateDecision, decide_gate
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
+from dafne_dante.plugin.interrupted import CHECKPOINT, check_parts, choice_kept_beside_checkpoints, clear
 from dafne_dante.plugin.local.using import keep_for_this_site
 from dafne_dante.plugin.preparing import cache_for
 from dafne_dante.plugin.recipe_choice import as_chosen, check_recipe
@@ -66,8 +66,6 @@ from dafne_dante.training.hardware import choose_device, remembered_numerics
 from dafne_dante.training.history import write_history
 
 __all__ = ["CHECKPOINT", "improve"]
-
-CHECKPOINT = "improvement.checkpoint"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +86,12 @@ class _Start:
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """What training came to, whether it may leave the site, and Dice on the references afterwards."""
+    """What training came to, whether it may leave the site, and Dice on the references afterwards.
 
+    `start` is what it is judged against: the same cases.
+    """
+
+    start: _Start
     tuned: Tuned
     measured: Measurements
     decision: GateDecision
@@ -119,27 +121,28 @@ def improve(
         raise SettingsError("expected --replay or --reference for an elastic pull, found neither; name one of them")
     server = _address(request, settings, client)
     check_report_place(request.report)
-    with results_folder(request.out) as folder, choice_kept_beside(request.out / CHECKPOINT):
+    with results_folder(request.out) as folder, choice_kept_beside_checkpoints(request.out):
         start = _prepare(request, settings, client, folder, progress)
         # Made before hours of training, so that a folder for keys that cannot be written is told now.
         signing_key = ensure_signing_key(settings.folder)
         if not request.resume:
-            _remove_checkpoint(request)
-        request = _settled(request, start, progress)
+            clear(request.out)
+        check_parts(request.out, len(start.division.folds) if start.division.is_cross_fit else 0)
+        request, why = _settled(request, start, progress)
         outcome = _fine_tune(start, request, settings, progress)
         progress.stage(outcome.decision.reason)
-        tuned = outcome.tuned
+        start, tuned = outcome.start, outcome.tuned
         update_id = uuid4()
         facts = _facts(start, request.method, tuned, _noise(settings))
         content = encode_delta(tuned.updates, facts, signing_key, update_id=update_id)
-        summary = _summarise(start, request.method, outcome, len(content), time.perf_counter() - begin)
+        summary = _summarise(start, request.method, outcome, len(content), time.perf_counter() - begin, why=why)
         write_model(tuned.improved, folder / "improved.model")
         write_atomically(folder / "update.delta", content)
         write_history(folder / "history.csv", tuned.result.history, start.base.model.plan.labels)
         write_summary(folder / "summary.json", summary)
         report = _report_facts(start, outcome, request, summary, content)
         write_report(request.report or folder / REPORT, report)
-    _remove_checkpoint(request)
+    clear(request.out)
     if outcome.decision.passed and start.base.model_type:
         keep_for_this_site(settings, request.out, seed=request.seed, say=progress.stage)
     if client is None or not request.upload or not outcome.decision.passed:
@@ -243,10 +246,10 @@ def _address(request: ImprovementRequest, settings: Settings, client: Federation
     return checked_address(request.server or settings.server)
 
 
-def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> ImprovementRequest:
-    """The request with a method that is no longer open; auto tells its reason."""
+def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> tuple[ImprovementRequest, str]:
+    """The request with a method that is no longer open, and why it is that one; "" where somebody chose."""
     if request.method != AUTO:
-        return request
+        return request, ""
     model, zero_shot = start.base.model, start.before["mean"] or 0.0
     choice = choice_for(
         request.out,
@@ -256,13 +259,14 @@ def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> 
     progress.stage(choice.why)
     if unused := unused_words(request.wish, choice.method):
         progress.stage(unused)
-    return replace(
+    settled = replace(
         request,
         method=choice.method,
         rank=request.rank or choice.rank,
         epochs=request.epochs or choice.epochs,
         steps=request.steps or choice.steps,
     )
+    return settled, choice.why
 
 
 def _fine_tune(start: _Start, request: ImprovementRequest, settings: Settings, progress: Progress) -> _Outcome:
@@ -285,9 +289,10 @@ def _fine_tune(start: _Start, request: ImprovementRequest, settings: Settings, p
         model,
         lambda: make_method(request.wish),
         as_chosen(recipe, request, several=start.division.is_cross_fit),
-        request.out / CHECKPOINT,
+        request.out,
         progress.epoch,
         progress.stage,
+        progress.training,
         cache_for(request.data, settings, say=progress.stage).prepare,
         _noise(settings),
         measured.take,
@@ -297,7 +302,18 @@ def _fine_tune(start: _Start, request: ImprovementRequest, settings: Settings, p
         carried_from_before(settings, model) if request.upload else {},
     )
     tuned = tune(tuning, start.division)
-    return _Outcome(tuned, measured, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))
+    start = _on_cases_of(start, tuned.division)
+    return _Outcome(start, tuned, measured, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))
+
+
+def _on_cases_of(start: _Start, division: Division) -> _Start:
+    """The start, measured on what the division holds out; as it was where that is the same."""
+    if division is start.division:
+        return start
+    model, measured = start.base.model, Measurements()
+    network = build_network(model.plan, model.weights).to(choose_device())
+    before = measure_folds([network] * len(division.folds), model.plan, division, on_case=measured.take)
+    return replace(start, division=division, before=before, measured=measured)
 
 
 def _decide(start: _Start, tuned: Tuned, settings: Settings) -> GateDecision:
@@ -311,14 +327,6 @@ def _reference_dice(start: _Start, improved: GlobalModel) -> Mapping[str, float 
         return None
     network = build_network(improved.plan, improved.weights).to(choose_device())
     return evaluate_cases(network, improved.plan, start.references)
-
-
-def _remove_checkpoint(request: ImprovementRequest) -> None:
-    try:
-        for name in (CHECKPOINT, CHOICE):
-            (request.out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot remove {CHECKPOINT}: {error.strerror or type(error).__name__}") from error
 
 
 def _noise(settings: Settings) -> Noise | None:
@@ -352,7 +360,9 @@ def _report_facts(
     )
 
 
-def _summarise(start: _Start, method: str, outcome: _Outcome, delta_bytes: int, seconds: float) -> ImprovementSummary:
+def _summarise(
+    start: _Start, method: str, outcome: _Outcome, delta_bytes: int, seconds: float, *, why: str
+) -> ImprovementSummary:
     tuned, division = outcome.tuned, start.division
     return ImprovementSummary(
         dice_before=start.before,
@@ -372,4 +382,6 @@ def _summarise(start: _Start, method: str, outcome: _Outcome, delta_bytes: int, 
         uploaded=False,
         reference_before=start.reference_before,
         reference_after=outcome.reference_after,
+        why=why,
+        live=tuned.live,
     )

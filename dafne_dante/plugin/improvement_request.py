@@ -12,7 +12,7 @@ from dafne_dante.plugin.thrift import Thrift
 from dafne_dante.training.choice import AUTO
 from dafne_dante.training.history import EpochRecord
 
-__all__ = ["ImprovementRequest", "Progress"]
+__all__ = ["ImprovementRequest", "Progress", "TrainingPart"]
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,33 @@ class ImprovementRequest:
 
 
 @dataclass(frozen=True)
+class TrainingPart:
+    """One training of several.
+
+    Attributes:
+        number, of: which one, from 1, of how many.
+        epochs: that it may have.
+        done: epochs of the trainings before it.
+        all_epochs: that all of them may have together.
+    """
+
+    number: int = 1
+    of: int = 1
+    epochs: int = 0
+    done: int = 0
+    all_epochs: int = 0
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where to tell what happens: what was taken and left, a stage in words, every finished epoch of how many.
 
-    `stop` is asked before every epoch but the first whether to end with the best so far.
+    `stop` is asked before every epoch but the first, and between trainings, whether to end with the best so far.
+    `training` is told which training begins, and None when all are over. Epochs are counted over all trainings.
     """
 
     collected: Callable[[Collection], None] = lambda collection: None
     stage: Callable[[str], None] = lambda text: None
     epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None
     stop: Callable[[], bool] = lambda: False
+    training: Callable[[TrainingPart | None], None] = lambda part: None

@@ -26,14 +26,14 @@ from dafne_dante.config import Settings
 from dafne_dante.durable import read_bounded, write_atomically
 from dafne_dante.errors import SettingsError, StorageError, TrainingError, TrainingStoppedError, TransportError
 from dafne_dante.federation.client import FederationClient, connect
-from dafne_dante.plugin.choosing import CHOICE
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.delivering import Delivery, deliver, queue_update
-from dafne_dante.plugin.improve import CHECKPOINT, improve
+from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
+from dafne_dante.plugin.interrupted import clear, has_learnt
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.local.using import keep_for_this_site
-from dafne_dante.plugin.summary import ImprovementSummary
+from dafne_dante.plugin.summary import ImprovementSummary, read_summary
 from dafne_dante.plugin.thrift import Thrift
 from dafne_dante.training.hardware import DEVICE_VARIABLE, choose_device
 
@@ -56,7 +56,7 @@ def results_of(folder: Path) -> Path:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether the job has learnt anything that can be gone on from, or has its results."""
-    return any((results_of(folder) / name).exists() for name in (CHECKPOINT, _DELTA))
+    return has_learnt(results_of(folder)) or (results_of(folder) / _DELTA).exists()
 
 
 def clear_results(folder: Path) -> None:
@@ -80,7 +80,7 @@ def run_job(
     """Do the job in its folder and return its summary, as plain values, with `UNSENT` where its update has to wait.
 
     Args:
-        fallback: is told what is tried next where memory was short, and in words.
+        fallback: is told what is tried next where memory was short, or what was tried before, and in words.
         improving: does one improvement; a seam for tests.
 
     Raises:
@@ -92,6 +92,8 @@ def run_job(
     if (out / _DELTA).exists():
         return _send_left(job, settings, out, progress)
     thrift, client = _remembered(folder), _client(job, settings)
+    if thrift != Thrift():
+        fallback(thrift, f"memory was too small before: {thrift.words}")
     while True:
         try:
             with _device(thrift):
@@ -100,11 +102,13 @@ def run_job(
         except TransportError as error:
             if not (out / _DELTA).exists():
                 raise
-            return {**_read_summary(out), UNSENT: str(error)}
+            return {**read_summary(out / _SUMMARY).as_json(), UNSENT: str(error)}
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_short_of_memory(error):
                 raise
-            following = thrift.next(on_gpu=choose_device().type == "cuda")
+            on_gpu = choose_device().type == "cuda"
+            what = "graphics memory" if on_gpu and not thrift.on_cpu else "memory"
+            following = thrift.next(on_gpu=on_gpu)
             if following is None:
                 raise TrainingError(
                     f"expected memory for {thrift.words}, found too little; close other programs, or use a machine "
@@ -114,9 +118,9 @@ def run_job(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        _forget_checkpoint(out)
+        clear(out)
         write_atomically(folder / _THRIFT, json.dumps(asdict(thrift)).encode())
-        fallback(thrift, f"memory was too short; trying {thrift.words}")
+        fallback(thrift, f"{what} was too small: {thrift.words}")
 
 
 def _resumed(
@@ -134,13 +138,13 @@ def _resumed(
         learnt.append(record.epoch)
         progress.epoch(record, epochs)
 
-    begun = (request.out / CHECKPOINT).exists()
+    begun = has_learnt(request.out)
     try:
         return improving(request, settings, client=client, progress=replace(progress, epoch=epoch))
     except TrainingStoppedError:
         raise
     except TrainingError:
-        if learnt or not begun or not (request.out / CHECKPOINT).exists():
+        if learnt or not begun or not has_learnt(request.out):
             raise
     progress.stage("what was learnt before is of another model or other cases; training begins anew")
     return improving(replace(request, resume=False), settings, client=client, progress=progress)
@@ -174,37 +178,20 @@ def _client(job: Job, settings: Settings) -> FederationClient | None:
 def _send_left(job: Job, settings: Settings, out: Path, progress: Progress) -> dict[str, Any]:
     """The process ended between the last file and the end of the job; a delta that was sent is not sent again."""
     progress.stage("the results are there; the job is ended")
-    summary = _read_summary(out)
-    try:
-        passed, dice = summary["gate"] == "passed", float(summary["dice_after"]["mean"] or 0.0)
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged() from error
+    summary = read_summary(out / _SUMMARY)
+    passed, dice = summary.gate == "passed", summary.dice_after.get("mean") or 0.0
     if passed:
         keep_for_this_site(settings, out, seed=job.options.seed, say=progress.stage)
     if not job.options.upload or not passed:
-        return summary
+        return summary.as_json()
     content = read_bounded(out / _DELTA, max_bytes=_MAX_DELTA_BYTES)
     delivery = Delivery(job.options.server or settings.server, dice, _TRIGGERS[job.trigger])
     queue_update(content, delivery, settings)
     try:
         deliver(content, delivery, settings, connect(settings, job.options.server), say=progress.stage)
     except (TransportError, SettingsError) as error:
-        return {**summary, UNSENT: str(error)}
-    return {**summary, "uploaded": True}
-
-
-def _read_summary(out: Path) -> dict[str, Any]:
-    try:
-        summary = json.loads(read_bounded(out / _SUMMARY, max_bytes=_MAX_JSON_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise _damaged() from error
-    if not isinstance(summary, dict):
-        raise _damaged()
-    return summary
-
-
-def _damaged() -> StorageError:
-    return StorageError(f"expected the summary of the job, found a fault in {_SUMMARY}; improve again")
+        return {**summary.as_json(), UNSENT: str(error)}
+    return replace(summary, uploaded=True).as_json()
 
 
 def _sweep(out: Path) -> None:
@@ -214,14 +201,6 @@ def _sweep(out: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def _forget_checkpoint(out: Path) -> None:
-    try:
-        for name in (CHECKPOINT, CHOICE):
-            (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot remove {CHECKPOINT}: {error.strerror or type(error).__name__}") from error
 
 
 def _remembered(folder: Path) -> Thrift:

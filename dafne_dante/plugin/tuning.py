@@ -7,7 +7,8 @@ Invariants
 - The step is the one of 0, 1/4, 1/2, 3/4 and 1 that does best on held-out cases, the longer one where two do equally;
   so an improvement is never a loss there.
 - With several folds each is trained and measured by itself. They decide how many epochs and which step; a last
-  training then learns from all cases, for so many epochs of the same schedule.
+  training then learns from all cases, for so many epochs of the same schedule. Where somebody stops before its end,
+  what the first fold has learnt is what is kept, for that alone was measured on cases that it did not learn from.
 - What is sent is as small as it may be: each weight's update at the lowest rank whose residual (`delta.compression`) is
   allowed, and the largest residual is allowed up to which Dice on windows of the held-out cases stays within 0.002, up
   or down: on few cases a change for the better is as much a sign of another model as one for the worse.
@@ -21,34 +22,29 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 
-from dafne_dante.adaptation.lora import plain_weights
 from dafne_dante.adaptation.low_rank import LowRank
-from dafne_dante.adaptation.protocol import Method
-from dafne_dante.annotations.case import Case
 from dafne_dante.delta.carried import compressed_with, left_of
 from dafne_dante.delta.compression import compressed
-from dafne_dante.delta.difference import Precision, WeightUpdate, take_difference
+from dafne_dante.delta.difference import Precision, WeightUpdate
 from dafne_dante.delta.encode import updates_as_sent
-from dafne_dante.delta.noise import Noise, clipped_and_noised
+from dafne_dante.delta.noise import clipped_and_noised
 from dafne_dante.models.build import build_network, canonical_weights
 from dafne_dante.models.global_model import GlobalModel
 from dafne_dante.plugin.apply import updated_model
 from dafne_dante.plugin.division import Division, measure_folds
-from dafne_dante.plugin.thrift import Thrift
-from dafne_dante.training.evaluate import OnCase
+from dafne_dante.plugin.fold_result import Trained
+from dafne_dante.plugin.improvement_request import TrainingPart
+from dafne_dante.plugin.trainings import Tuning, train_fold, train_last
 from dafne_dante.training.hardware import choose_device
 from dafne_dante.training.held_out import HeldOutWindows
 from dafne_dante.training.history import EpochRecord
-from dafne_dante.training.loop import FitResult, fit
-from dafne_dante.training.prepared import Prepare, PreparedCase, prepare_cases
-from dafne_dante.training.recipe import Recipe
-from dafne_dante.training.replay import steps_with_replay, with_replay
+from dafne_dante.training.loop import FitResult
+from dafne_dante.training.prepared import PreparedCase
 
 __all__ = ["Tuned", "Tuning", "at_best_step", "smallest_updates", "tune"]
 
@@ -74,43 +70,12 @@ _FORMS = (_Form(0.0, "float16"), *map(_Form, (0.0, 0.05, 0.1, 0.2, 0.3)))
 
 
 @dataclass(frozen=True, eq=False)
-class Tuning:
-    """What to tune and how.
-
-    Attributes:
-        method: makes a new method, one for each training.
-        checkpoint: of the last training; None for none.
-        on_epoch: is told every finished epoch, counted over all trainings, and how many there will be.
-        on_stage: is told in words what is done.
-        prepare: prepares cases, or remembers them.
-        noise: how the update is clipped and noised before it leaves; None for not at all.
-        on_measured: is told every held-out case and what the update, as it would be sent, makes of it.
-        stop: whether to end each training with the best so far, see `loop.fit`.
-        thrift: how to train where memory is short.
-        look_at: what a method is shown before it begins; what it learns from when left out.
-        carried: what this site's earlier updates left out, dense by weight.
-    """
-
-    base: GlobalModel
-    method: Callable[[], Method]
-    recipe: Recipe
-    checkpoint: Path | None = None
-    on_epoch: Callable[[EpochRecord, int], None] = lambda record, epochs: None
-    on_stage: Callable[[str], None] = lambda words: None
-    prepare: Prepare = prepare_cases
-    noise: Noise | None = None
-    on_measured: OnCase = lambda case, prediction, dice: None
-    stop: Callable[[], bool] = lambda: False
-    thrift: Thrift = field(default_factory=Thrift)
-    look_at: Sequence[Case] = ()
-    carried: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
 class Tuned:
     """What tuning came to: the epochs, the step, what moved, the model as a reader of the delta gets it, its Dice.
 
-    `left` is what sending leaves out, with what was carried; nothing where there is noise.
+    `left` is what sending leaves out, with what was carried; nothing where there is noise. `division` is what the
+    update was learned from and measured on: that which was asked for, or one fold of it where somebody stopped. `live`
+    says what could move when, in the training that it comes from.
     """
 
     result: FitResult
@@ -118,7 +83,9 @@ class Tuned:
     updates: tuple[WeightUpdate, ...]
     improved: GlobalModel
     after: Mapping[str, float | None]
+    division: Division
     left: Mapping[str, Tensor] = field(default_factory=dict)
+    live: tuple[str, ...] = ()
 
 
 def tune(tuning: Tuning, division: Division) -> Tuned:
@@ -145,47 +112,52 @@ def smallest_updates(
 
 def _held_out(tuning: Tuning, division: Division) -> Tuned:
     (fold,) = division.folds
-    result, updates = _train(
-        tuning, fold.training, fold.held_out, replayed=division.replayed, checkpoint=tuning.checkpoint
-    )
-    return _tuned(tuning, division, result, updates, [updates])
+    trained = train_last(tuning, fold.training, fold.held_out, replayed=division.replayed)
+    return _tuned(tuning, division, trained, [trained])
 
 
 def _cross_fitted(tuning: Tuning, division: Division) -> Tuned:
-    results: list[FitResult] = []
-    found: list[tuple[WeightUpdate, ...]] = []
+    found: list[Trained] = []
     count = len(division.folds) + 1
     for number, fold in enumerate(division.folds, start=1):
-        tuning.on_stage(f"training {number} of {count}")
-        result, updates = _train(
-            tuning, fold.training, fold.held_out, replayed=division.replayed, before=results, of=count
-        )
-        results.append(result)
-        found.append(updates)
-    history = _mean_history([result.history for result in results])
+        part = _part(tuning, number, count, found)
+        found.append(train_fold(tuning, fold.training, fold.held_out, part, replayed=division.replayed))
+        if tuning.stop():
+            return _first_alone(tuning, division, found[0])
+    history = _mean_history([one.result.history for one in found])
     best = max(history, key=lambda record: record.score).epoch
-    tuning.on_stage(f"training {count}, on all cases, for {best} epoch{'' if best == 1 else 's'}")
     last = replace(tuning, recipe=replace(tuning.recipe, last_epoch=best))
-    _, updates = _train(
-        last, division.cases, (), replayed=division.replayed, before=results, of=count, checkpoint=tuning.checkpoint
-    )
-    return _tuned(tuning, division, FitResult(history, best), updates, found)
+    part = _part(last, count, count, found)
+    tuning.on_stage(f"training {count}, on all cases, for {part.epochs} epoch{'' if best == 1 else 's'}")
+    trained = train_last(last, division.cases, (), part, replayed=division.replayed)
+    if len(trained.result.history) < best:
+        return _first_alone(tuning, division, found[0])
+    return _tuned(tuning, division, replace(trained, result=FitResult(history, best)), found)
 
 
-def _tuned(
-    tuning: Tuning,
-    division: Division,
-    result: FitResult,
-    updates: Sequence[WeightUpdate],
-    by_fold: Sequence[Sequence[WeightUpdate]],
-) -> Tuned:
+def _part(tuning: Tuning, number: int, count: int, before: Sequence[Trained]) -> TrainingPart:
+    done = sum(len(one.result.history) for one in before)
+    most = tuning.recipe.epochs
+    return TrainingPart(number, count, tuning.recipe.last_epoch or most, done, count * most)
+
+
+def _first_alone(tuning: Tuning, division: Division, first: Trained) -> Tuned:
+    """Somebody stopped: what the first fold has learnt so far, which was measured on what it did not learn from."""
+    tuning.on_stage("stopped: what the first training has learnt is kept, measured on what it did not learn from")
+    return _tuned(tuning, division.first_fold(), first, [first])
+
+
+def _tuned(tuning: Tuning, division: Division, trained: Trained, folds: Sequence[Trained]) -> Tuned:
     """Keep the best step of everything, as small as it may be, and measure it as it would be sent."""
     base = tuning.base
+    tuning.on_training(None)
+    tuning.on_stage("choosing how much of it to keep, and measuring it as it would be sent")
     measures = [_Measure(base, tuning.prepare(fold.held_out, base.plan)) for fold in division.folds]
     step, whole = _best_step(
-        [[one(_scaled(moved, step)) for step in _STEPS] for one, moved in zip(measures, by_fold, strict=True)]
+        [[one(_scaled(fold.updates, step)) for step in _STEPS] for one, fold in zip(measures, folds, strict=True)]
     )
-    kept = [_scaled(one, step) for one in by_fold]
+    kept = [_scaled(one.updates, step) for one in folds]
+    updates = trained.updates
     form = _form_allowed(measures, kept, whole=whole)
     shapes = {name: tuple(tensor.shape) for name, tensor in canonical_weights(base.plan, base.weights).items()}
     carried = {} if tuning.noise else tuning.carried
@@ -202,7 +174,7 @@ def _tuned(
     improved = updated_model(base, received, timestamp=int(time.time()))
     sent = leaving[0] if len(leaving) == 1 else clipped_and_noised(small, base.weights, tuning.noise)
     left = {} if tuning.noise else left_of(_scaled(updates, step), carried, received, shapes)
-    return Tuned(result, step, sent, improved, after, left)
+    return Tuned(trained.result, step, sent, improved, after, division, left, trained.live)
 
 
 def _costs_nothing(
@@ -218,43 +190,6 @@ def _costs_nothing(
         return float(np.mean([measure(updates_as_sent(packed(one, along))) for measure, one in pairs]))
 
     return dice(carried) >= dice({}) - _DICE_TOLERANCE
-
-
-def _train(
-    tuning: Tuning,
-    training: Sequence[Case],
-    held_out: Sequence[Case],
-    *,
-    replayed: Sequence[Case] = (),
-    before: Sequence[FitResult] = (),
-    of: int = 1,
-    checkpoint: Path | None = None,
-) -> tuple[FitResult, tuple[WeightUpdate, ...]]:
-    """One training from the base; `before` are the trainings that went before it, `of` is how many there are."""
-    base, method = tuning.base, tuning.method()
-    network = build_network(base.plan, base.weights).to(choose_device())
-    done = sum(len(result.history) for result in before)
-
-    def tell(record: EpochRecord) -> None:
-        tuning.on_epoch(replace(record, epoch=done + record.epoch), of * tuning.recipe.epochs)
-
-    own, others = tuning.prepare(training, base.plan), tuning.prepare(replayed, base.plan)
-    steps = steps_with_replay(tuning.recipe.steps_per_epoch, own, others)
-    result = fit(
-        network,
-        tuning.thrift.plan_to_train_by(base.plan),
-        method,
-        with_replay(own, others),
-        tuning.prepare(held_out, base.plan),
-        recipe=replace(tuning.recipe, steps_per_epoch=steps),
-        on_epoch=tell,
-        on_stage=tuning.on_stage,
-        checkpoint=checkpoint,
-        stop=tuning.stop,
-        look_at=tuning.prepare(tuning.look_at, base.plan),
-    )
-    tuned = canonical_weights(base.plan, plain_weights(network))
-    return result, take_difference(canonical_weights(base.plan, base.weights), tuned, method.factors(network))
 
 
 class _Measure:

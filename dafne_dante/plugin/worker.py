@@ -29,12 +29,14 @@ from dafne_dante.errors import (
     TransportError,
 )
 from dafne_dante.plugin.improve import improve
-from dafne_dante.plugin.improvement_request import Progress
+from dafne_dante.plugin.improvement_request import Progress, TrainingPart
 from dafne_dante.plugin.job_holder import own_holder
 from dafne_dante.plugin.job_run import UNSENT, Improve, clear_results, has_checkpoint, run_job
 from dafne_dante.plugin.job_states import UNTRIED, Job, State, Wish
 from dafne_dante.plugin.jobs import JobQueue
+from dafne_dante.plugin.thrift import Thrift
 from dafne_dante.plugin.worker_events import EventWriter
+from dafne_dante.plugin.worker_progress import JobProgress
 from dafne_dante.training.history import EpochRecord
 
 __all__ = ["BEAT_S", "STILL_S", "newest_case_ns", "work"]
@@ -89,14 +91,14 @@ class _Pulse:
 
     def __init__(self, queue: JobQueue, job: Job, holder: str, still_s: float) -> None:
         self._queue, self._job, self._holder, self._still_s = queue, job, holder, still_s
-        self._progress: dict[str, Any] = {}
+        self._progress: Mapping[str, Any] = {}
         self._heard_s, self._over = time.monotonic(), Flag()
         self.wish: Wish = job.wish
         self.lost = ""
 
-    def sign(self, **progress: Any) -> None:
-        """The work goes on; TrainingStoppedError when it must not."""
-        self._progress, self._heard_s = {**self._progress, **progress}, time.monotonic()
+    def sign(self, progress: Mapping[str, Any]) -> None:
+        """The work goes on, and is so far; TrainingStoppedError when it must not."""
+        self._progress, self._heard_s = progress, time.monotonic()
         self.check()
 
     def check(self) -> None:
@@ -140,15 +142,15 @@ def _run(
             pulse.wish = "drop"
         pulse.check()
         until_ns = 0 if job.options.data else newest_case_ns(settings)
-        progress = _progress(events, pulse)
-        summary = run_job(
-            job,
-            settings,
-            folder,
-            progress,
-            fallback=lambda thrift, words: events.tell("fallback", words=words),
-            improving=improving,
-        )
+        far = JobProgress()
+
+        def fallback(thrift: Thrift, words: str) -> None:
+            events.tell("fallback", words=words)
+            far.fallback(words)
+            pulse.sign(far.values)
+
+        progress = _progress(far, events, pulse)
+        summary = run_job(job, settings, folder, progress, fallback=fallback, improving=improving)
     except TrainingStoppedError as error:
         with suppress(StorageError):
             if not pulse.lost:
@@ -166,24 +168,26 @@ def _run(
     return "done", f"{stopped}{summary.get('gate_reason', '')}{unsent}", until_ns
 
 
-def _progress(events: EventWriter, pulse: _Pulse) -> Progress:
-    begun_s, counted = time.monotonic(), [0]
-
+def _progress(far: JobProgress, events: EventWriter, pulse: _Pulse) -> Progress:
     def stage(words: str) -> None:
         events.tell("stage", words=words)
-        pulse.sign(stage=words)
+        far.stage(words)
+        pulse.sign(far.values)
+
+    def training(part: TrainingPart | None) -> None:
+        far.training(part)
+        pulse.sign(far.values)
 
     def epoch(record: EpochRecord, epochs: int) -> None:
-        counted[0] += 1
-        each_s = (time.monotonic() - begun_s) / counted[0]
-        told = _told(record, epochs, left_s=round(each_s * max(0, epochs - record.epoch), 1))
-        events.tell("epoch", **told)
-        pulse.sign(**told)
+        far.epoch(record, epochs)
+        events.tell("epoch", **_told(record, far.values))
+        pulse.sign(far.values)
 
     def collected(collection: Collection) -> None:
-        pulse.sign(cases=len(collection.cases))
+        far.collected(len(collection.cases))
+        pulse.sign(far.values)
 
-    return Progress(collected, stage, epoch, _stop(pulse))
+    return Progress(collected, stage, epoch, _stop(pulse), training)
 
 
 def _stop(pulse: _Pulse) -> Callable[[], bool]:
@@ -194,12 +198,12 @@ def _stop(pulse: _Pulse) -> Callable[[], bool]:
     return stop
 
 
-def _told(record: EpochRecord, epochs: int, *, left_s: float) -> Mapping[str, Any]:
+def _told(record: EpochRecord, far: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An epoch, with its own Dice."""
+    names = ("epoch", "epochs", "training", "trainings", "left_s")
     return {
-        "epoch": record.epoch,
-        "epochs": epochs,
+        **{name: far[name] for name in names if name in far},
         "dice": record.dice.get("mean"),
         "loss": round(record.train_loss, 6),
-        "left_s": left_s,
         "pid": os.getpid(),
     }

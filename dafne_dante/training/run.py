@@ -9,7 +9,7 @@ Invariants
 - Which parameters move follows from the method and the epoch; it is not stored but repeated, and compared.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.recipe import Recipe
 from dafne_dante.training.sampling import PatchSampler
 
-__all__ = ["Best", "Run", "optimizer_groups", "release", "restore", "take_snapshot", "where_pulled"]
+__all__ = ["Best", "Run", "optimizer_groups", "release", "restore", "scores_of", "take_snapshot", "where_pulled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Run:
 def release(run: Run, method: Method, recipe: Recipe, epoch: int) -> bool:
     """Set what moves in `epoch`, and give the optimiser what was just released; True where that changed."""
     run.network.train()
-    scores = [record.score[0] if record.score[0] >= 0 else record.score[1] for record in run.history[: epoch - 1]]
+    scores = scores_of(run.history[: epoch - 1])
     # After train(), so that the method can hold a frozen part in evaluation mode.
     if not method.advance(run.network, epoch, recipe.epochs, scores):
         return False
@@ -93,6 +93,11 @@ def where_pulled(groups: Iterable[Mapping[str, Any]]) -> dict[nn.Parameter, Tens
     """Copies of what is pulled back to where it is now: before the run, or when it is released, not having moved."""
     pulled = [parameter for group in groups if group["pull_to_start"] for parameter in group["params"]]
     return {parameter: parameter.detach().clone() for parameter in pulled}
+
+
+def scores_of(history: Sequence[EpochRecord]) -> list[float]:
+    """What a method is told of the epochs before: Dice, or the loss where there is none; higher is better."""
+    return [record.score[0] if record.score[0] >= 0 else record.score[1] for record in history]
 
 
 def optimizer_groups(

@@ -11,7 +11,7 @@ import pytest
 from dafne_dante.annotations.suggestions import Suggestion
 from dafne_dante.config import Settings, SettingsLook, load_settings
 from dafne_dante.host.dafne_qt import words
-from dafne_dante.host.dafne_qt.shown import CaseLine, Ready, VersionLine
+from dafne_dante.host.dafne_qt.shown import CaseLine, JobLine, Ready, VersionLine
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("PyQt5") is None, reason="Qt is not installed here")
@@ -43,12 +43,18 @@ def improving(ready):
 def test_the_dialog_says_what_it_learns_from_and_what_leaves():
     from PyQt5.QtWidgets import QDialogButtonBox
 
-    dialog, chosen = improving(Ready("Thigh", 1, 1, 2, ("vastus",), can_send=True, last_s=200.0))
+    ready = Ready(
+        "Thigh", 1, 1, 2, ("vastus",), can_send=True, last_s=200.0, about_s=999.0, server="federation.example",
+        sent_bytes={"auto": 1_200_000}, about_bytes={"auto": 9, "lora": 5_000_000},
+    )  # fmt: skip
+    dialog, chosen = improving(ready)
     assert "1 study kept here, 2 slices with something drawn: vastus" in texts(dialog)
-    assert "about 3 min" in texts(dialog) and words.SENDS in texts(dialog)
-    dialog.send.setChecked(False)
-    assert words.NOTHING_LEAVES in texts(dialog) and words.SENDS not in texts(dialog)
+    assert "about 3 minutes, as the last time" in texts(dialog)
+    assert "to federation.example: one signed file of about 1.2 MB, like the last one, with" in texts(dialog)
     dialog.method.setCurrentIndex(dialog.method.findData("lora"))
+    assert "one signed file of about 5 MB, by the model's size, with" in texts(dialog)
+    dialog.send.setChecked(False)
+    assert words.NOTHING_LEAVES in texts(dialog) and "signed file" not in texts(dialog)
     dialog.buttons.button(QDialogButtonBox.Ok).click()
     assert chosen == [("lora", False)]
 
@@ -58,6 +64,17 @@ def test_what_is_left_out_stands_beside_what_is_used():
     dialog, _ = improving(Ready("Thigh", 3, 2, 9, ("vastus",), left=left))
     assert "2 of 3 studies kept here, 9 slices with something drawn: vastus" in texts(dialog)
     assert left[0] in texts(dialog)
+
+
+@pytest.mark.parametrize(
+    ("about_s", "told"), [(0.0, words.TAKES_UNKNOWN), (370.0, "about 6 minutes, by a"), (20.0, "about 1 minute, by a")]
+)
+def test_before_the_first_job_the_dialog_tells_what_was_measured(about_s, told):
+    dialog, _ = improving(
+        Ready("Thigh", 1, 1, 2, ("vastus",), can_send=True, about_s=about_s, server="federation.example")
+    )
+    assert told in texts(dialog)
+    assert "to federation.example: one signed file with changes" in texts(dialog)
 
 
 @pytest.mark.parametrize("missing", [words.NO_SERVER, words.NOTHING_KEPT, words.NO_MODEL])
@@ -384,3 +401,19 @@ def test_closing_asks_about_what_runs_where_somebody_is_there(tmp_path, applicat
     until(application, lambda: stopped == left)
     assert (attached.leaving is not None) is asks
     toolbox.close()
+
+
+def test_what_cannot_be_kept_yet_is_told_before_somebody_stops(tmp_path):
+    from dafne_dante.host.dafne_qt.activity_window import ActivityWindow
+    from dafne_dante.host.dafne_qt.desk import Activity, Desk
+    from dafne_dante.plugin.jobs import open_jobs
+
+    settings = replace(SETTINGS, folder=tmp_path)
+    window = ActivityWindow(Desk(settings, open_jobs(settings)))
+    line = JobLine("1", "Thigh", "the button", "runs", "", is_alive=True, report=None)
+    for shown, keeps in ((line, False), (replace(line, can_keep=True), True)):
+        window._show(Activity([shown], [], "", "", paused=False))
+        window.table.selectRow(0)
+        assert (window.keep.isEnabled(), window.drop.isEnabled()) == (keeps, True)
+        assert (window.keep.text() == words.CANCEL_KEEP_NOTHING) is not keeps
+        assert (window.keep.toolTip() == words.NOTHING_TO_KEEP) is not keeps

@@ -147,8 +147,12 @@ class ActivityWindow(QDialog):  # type: ignore[misc]
 
     def _enable(self) -> None:
         chosen, model = self._chosen(), self._model()
-        for button in (self.keep, self.drop):
-            button.setEnabled(chosen is not None and chosen.is_alive)
+        self.drop.setEnabled(chosen is not None and chosen.is_alive)
+        can_keep = chosen is not None and chosen.can_keep
+        nothing_yet = chosen is not None and chosen.is_alive and not can_keep
+        self.keep.setEnabled(can_keep)
+        self.keep.setText(words.CANCEL_KEEP_NOTHING if nothing_yet else words.CANCEL_KEEP)
+        self.keep.setToolTip(words.NOTHING_TO_KEEP if nothing_yet else "")
         self.report.setEnabled(chosen is not None and chosen.report is not None)
         self.back.setEnabled(model is not None and model.is_improved)
         for widget in (self.versions, self.use, self.compare):

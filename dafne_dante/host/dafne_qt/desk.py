@@ -1,18 +1,20 @@
 """What Dafne's windows can ask of the plugin; no Qt here.
 
-Invariants: everything but `forget_models` may take a while and is called away from the thread that paints; what is
-asked for is in the queue, on the disk, when the call returns.
+Invariants: everything but `forget_models` and `model_seen` may take a while and is called away from the thread that
+paints; what is asked for is in the queue, on the disk, when the call returns.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from dafne_dante.config import Settings, SettingsLook, load_settings, look_at_settings
-from dafne_dante.errors import TrainingError
+from dafne_dante.errors import ModelError, TrainingError
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.model_plan import NOT_LOADED, Loaded, newest_plan
 from dafne_dante.host.dafne_qt.sending_lines import SentLine, WaitingLine, sent_lines, waiting_lines
@@ -30,11 +32,13 @@ from dafne_dante.host.dafne_qt.shown import (
     status_sentence,
     version_lines,
 )
-from dafne_dante.plugin.job_run import has_checkpoint
+from dafne_dante.host.guarding import Guard
+from dafne_dante.models.plan import ModelPlan, plan_from_net_metadata
 from dafne_dante.plugin.job_states import Job, JobOptions
 from dafne_dante.plugin.jobs import JobQueue, open_jobs
 from dafne_dante.plugin.local.shelf import local_shelf
 from dafne_dante.plugin.pausing import is_paused, set_paused
+from dafne_dante.plugin.step_times import measure_elsewhere
 from dafne_dante.plugin.stopping import stop_job
 from dafne_dante.settings_editing import change_settings
 
@@ -64,12 +68,36 @@ class Desk:
         settings, queue: replaced when somebody changes settings.
         forget_models: makes Dafne load its models anew; set by whoever knows its window.
         newer: the global version of a type that Dafne found to be newer than what the improved one was compared with.
+        say: is told what went wrong where nobody waits for it.
+        measure: how long a training step takes is found by this; a seam.
     """
 
-    def __init__(self, settings: Settings, queue: JobQueue) -> None:
-        self.settings, self.queue = settings, queue
+    def __init__(
+        self, settings: Settings, queue: JobQueue, *, measure: Callable[..., object] = measure_elsewhere
+    ) -> None:
+        self.settings, self.queue, self._measure = settings, queue, measure
         self.forget_models: Callable[[], None] = lambda: None
         self.newer: dict[str, str] = {}
+        self.say: Callable[[str], None] = lambda words: None
+        self._seen: set[str] = set()
+
+    def model_seen(self, model_type: str, model: Any) -> None:
+        """Dafne loaded a model: find out in the background how long a step takes, for the dialog; returns at once."""
+        metadata = getattr(model, "metadata", None)
+        net = metadata.get("net_metadata") if isinstance(metadata, Mapping) else None
+        if model_type in self._seen or not isinstance(net, Mapping) or not self.settings.server:
+            return
+        self._seen.add(model_type)
+        try:
+            plan = plan_from_net_metadata(net)
+        except ModelError:
+            return  # Dafne's own, which the plugin does not improve
+        Thread(target=self._measured, args=(model_type, plan), name="dante-step", daemon=True).start()
+
+    def _measured(self, model_type: str, plan: ModelPlan) -> None:
+        # A name in braces is no place to fill in.
+        with Guard(self.say, words.NOT_MEASURED.replace("{model_type}", re.sub("[{}]", "", model_type))):
+            self._measure(self.settings, model_type, plan)
 
     def ready(self, model_type: str, loaded: Loaded = NOT_LOADED) -> Ready:
         """See `shown.ready_to_improve`; `loaded` is what Dafne has of the type. Errors as there and `newest_plan`."""
@@ -78,16 +106,17 @@ class Desk:
         return ready_to_improve(self.settings, model_type, None if is_foreign else plan, self.queue)
 
     def improve(self, model_type: str, method: str, *, send: bool) -> Job:
-        """Put a job of the button into the queue; SettingsError, StorageError as `JobQueue.add`."""
-        return self.queue.add(model_type, "button", JobOptions(method=method, upload=send))
+        """Put a job of the button into the queue, with the settings' minutes; errors as `JobQueue.add`."""
+        minutes = self.settings.worker.job_minutes or None
+        return self.queue.add(model_type, "button", JobOptions(method=method, upload=send, minutes=minutes))
 
     def stop(self, job_id: str, *, keep: bool) -> Job:
-        """Stop a job within five seconds; `keep` measures and keeps the best so far, where there is any.
+        """Stop a job within five seconds; `keep` measures and keeps the best so far (see `JobLine.can_keep`).
 
         Raises:
-            TrainingError: the job has ended.
+            TrainingError: the job has ended, or nothing is there to keep yet, and it goes on.
         """
-        return stop_job(self.queue, job_id, self.settings, keep=keep and has_checkpoint(self.queue.folder_of(job_id)))
+        return stop_job(self.queue, job_id, self.settings, keep=keep)
 
     def leave(self, job_ids: Sequence[str]) -> None:
         """Ask running jobs to end with the best so far, and wait for none of them; StorageError as the queue."""

@@ -21,6 +21,7 @@ from PyQt5.QtWidgets import (
 from dafne_dante.annotations.suggestions import Suggestion
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.shown import Ready
+from dafne_dante.plugin.report.words import bytes_in_words
 
 __all__ = ["ImproveDialog"]
 
@@ -49,6 +50,7 @@ class ImproveDialog(QDialog):  # type: ignore[misc]
         self.send.setChecked(ready.can_send)
         self._leaves = _paragraph("")
         self.send.toggled.connect(self._tell_what_leaves)
+        self.method.currentIndexChanged.connect(self._tell_what_leaves)
         self._tell_what_leaves()
         self.buttons = QDialogButtonBox(QDialogButtonBox.Ok | QDialogButtonBox.Cancel)
         self.buttons.button(QDialogButtonBox.Ok).setText(words.START)
@@ -95,7 +97,8 @@ class ImproveDialog(QDialog):  # type: ignore[misc]
             self.accept()
 
     def _tell_what_leaves(self) -> None:
-        self._leaves.setText(words.SENDS if self.send.isChecked() else words.NOTHING_LEAVES)
+        leaves = _leaves(self._ready, self.method.currentData())
+        self._leaves.setText(leaves if self.send.isChecked() else words.NOTHING_LEAVES)
 
     def _accept(self) -> None:
         self.chosen.emit(self.method.currentData(), self.send.isChecked())
@@ -122,9 +125,22 @@ def _labels(suggestion: Suggestion) -> QComboBox:
 
 
 def _takes(ready: Ready) -> str:
-    if not ready.last_s:
+    seconds = ready.last_s or ready.about_s
+    if not seconds:
         return words.TAKES_UNKNOWN
-    return words.TAKES_AS_LAST.format(minutes=max(1, round(ready.last_s / _SECONDS_A_MINUTE)))
+    minutes = words.counted(words.MINUTES, max(1, round(seconds / _SECONDS_A_MINUTE)))
+    return (words.TAKES_AS_LAST if ready.last_s else words.TAKES_ABOUT).format(minutes=minutes)
+
+
+def _leaves(ready: Ready, method: str) -> str:
+    """Where to, what, and how much where that can be told."""
+    sent, about = ready.sent_bytes.get(method), ready.about_bytes.get(method)
+    size = ""
+    if sent:
+        size = words.SENDS_LIKE_LAST.format(size=bytes_in_words(sent))
+    elif about:
+        size = words.SENDS_ABOUT.format(size=bytes_in_words(about))
+    return words.SENDS.format(server=ready.server, size=size)
 
 
 def _paragraph(text: str) -> QLabel:

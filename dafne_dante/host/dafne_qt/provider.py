@@ -39,6 +39,7 @@ class SiteFirstProvider:
     Args:
         say: is told, in one sentence, which model is used, or why not the site's.
         newer: is told a type and its global version when that is newer than what the improved one was compared with.
+        seen: is told every model that was loaded, and returns at once.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class SiteFirstProvider:
         say: Callable[[str], None],
         *,
         newer: Callable[[str, str], None] = lambda model_type, version: None,
+        seen: Callable[[str, Any], None] = lambda name, model: None,
     ) -> None:
-        self._provider, self._settings, self._say, self._newer = provider, settings, say, newer
+        self._provider, self._settings, self._say = provider, settings, say
+        self._newer, self._seen = newer, seen
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._provider, name)
@@ -57,6 +60,9 @@ class SiteFirstProvider:
     def load_model(self, model_name: str, *arguments: Any, **options: Any) -> Any:
         """As Dafne's own, see above; errors are Dafne's own."""
         model = self._provider.load_model(model_name, *arguments, **options)
+        if model is not None:
+            with Guard(self._say):
+                self._seen(model_name, model)
         asked = options.get("timestamp") or (len(arguments) > _TIMESTAMP_PLACE and arguments[_TIMESTAMP_PLACE])
         if model is None or asked:
             return model

@@ -5,10 +5,12 @@ cannot be read is a DanteError, whose words are shown.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dafne_dante.annotations.store.contents import CaseHeader
 from dafne_dante.annotations.store.opening import open_case_store, store_exists
@@ -21,11 +23,14 @@ from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.moments import local_moment
 from dafne_dante.models.plan import ModelPlan
 from dafne_dante.plugin.collecting import reading_of
+from dafne_dante.plugin.estimating import expected_bytes, expected_seconds
+from dafne_dante.plugin.job_run import has_checkpoint
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.jobs import JobQueue
 from dafne_dante.plugin.local.shelf import local_shelf, local_types
 from dafne_dante.plugin.local.versions import LocalState, LocalVersion
 from dafne_dante.plugin.report.words import bytes_in_words
+from dafne_dante.plugin.step_times import known_step
 from dafne_dante.plugin.usable import LeftOut, UsableCases, usable_cases
 
 __all__ = [
@@ -62,6 +67,9 @@ class Ready:
         missing: what is missing, in words; "" when it can begin.
         can_send: whether there is a server to send to.
         last_s: seconds that the model's last improvement took; 0 when there was none.
+        about_s: seconds that the first one is to take; 0 where that is not known.
+        server: where an update goes.
+        sent_bytes: of the last update by each method that a job had; `about_bytes` of one to come.
     """
 
     model_type: str
@@ -74,11 +82,18 @@ class Ready:
     missing: str = ""
     can_send: bool = False
     last_s: float = 0.0
+    about_s: float = 0.0
+    server: str = ""
+    sent_bytes: Mapping[str, int] = field(default_factory=dict)
+    about_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class JobLine:
-    """A job in words; `report` is its page, if there is one; `is_alive` whether it can be stopped."""
+    """A job in words; `report` is its page, if there is one.
+
+    `is_alive` says whether it can be stopped, `can_keep` whether there is anything to keep then.
+    """
 
     job_id: str
     model_type: str
@@ -88,6 +103,7 @@ class JobLine:
     is_alive: bool
     report: Path | None
     is_running: bool = False
+    can_keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,13 +151,16 @@ def ready_to_improve(
         return Ready("", missing=words.NO_MODEL)
     if not settings.server:
         return Ready(model_type, missing=words.NO_SERVER)
+    address = _address(settings.server)
     if plan is None:
-        return Ready(model_type, missing=words.OTHER_KIND)
+        return Ready(model_type, missing=words.OTHER_KIND, server=address)
     headers = _headers(settings)
     if not headers:
-        return Ready(model_type, missing=words.NOTHING_KEPT, can_send=True)
+        return Ready(model_type, missing=words.NOTHING_KEPT, can_send=True, server=address)
     known = plan()
     found = usable_cases(headers, known, reading_of(settings.annotations))
+    step, studies = known_step(settings, model_type), max(1, found.cases)
+    minutes = settings.worker.job_minutes or None
     return Ready(
         model_type,
         kept=len(headers),
@@ -153,6 +172,10 @@ def ready_to_improve(
         missing=_more_sentence(found, known.labels),
         can_send=True,
         last_s=_last_seconds(queue, model_type) if queue is not None else 0.0,
+        about_s=expected_seconds(step, studies, minutes=minutes) if step else 0.0,
+        server=address,
+        sent_bytes=_last_sizes(queue, model_type) if queue is not None else {},
+        about_bytes={name: expected_bytes(step, name, studies) for name in words.METHODS} if step else {},
     )
 
 
@@ -267,6 +290,22 @@ def _last_seconds(queue: JobQueue, model_type: str) -> float:
     return 0.0
 
 
+def _last_sizes(queue: JobQueue, model_type: str) -> Mapping[str, int]:
+    """Bytes of the last update of each method that was asked for."""
+    found: dict[str, int] = {}
+    for job in queue.jobs():
+        size = _summary(queue.folder_of(job.job_id)).get("delta_bytes") if job.model_type == model_type else None
+        if isinstance(size, int):
+            found[job.options.method] = size
+    return found
+
+
+def _address(server: str) -> str:
+    """Without a name or a password that somebody may have written into it."""
+    parts = urlsplit(server)
+    return f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+
+
 def _summary(folder: Path) -> Mapping[str, Any]:
     path = folder / _OUT / _SUMMARY
     return _object(read_bounded(path, max_bytes=_MOST_BYTES).decode(errors="replace")) if path.is_file() else {}
@@ -288,6 +327,7 @@ def _line(job: Job, folder: Path) -> JobLine:
         job.state in ("queued", "running"),
         report if report.is_file() else None,
         job.state == "running",
+        job.state == "running" and has_checkpoint(folder),
     )
 
 
@@ -298,16 +338,32 @@ def _told(job: Job) -> str:
 
 
 def _progress(values: Mapping[str, Any]) -> str:
+    """How far, then what had to be done without, then what is done now; whatever of it is known."""
+    told = [_how_far(values), *(str(values[name]) for name in ("fallback", "stage") if values.get(name))]
+    return "; ".join(part for part in told if part)
+
+
+def _how_far(values: Mapping[str, Any]) -> str:
     parts = []
-    if "epoch" in values:
-        parts.append(words.EPOCH.format(epoch=values["epoch"], epochs=values.get("epochs", "?")))
-        if isinstance(values.get("dice"), float):
-            parts.append(f"Dice {values['dice']:.2f}")
-        if isinstance(values.get("left_s"), int | float):
-            parts.append(words.LEFT.format(minutes=max(1, round(values["left_s"] / _SECONDS_A_MINUTE))))
-    elif "stage" in values:
-        parts.append(str(values["stage"]))
+    training, trainings = (_number(values.get(name)) for name in ("training", "trainings"))
+    if training and trainings and trainings > 1:
+        parts.append(words.TRAINING.format(training=round(training), trainings=round(trainings)))
+    epoch = _number(values.get("training_epoch", values.get("epoch")))
+    epochs = _number(values.get("training_epochs", values.get("epochs")))
+    if epoch:
+        parts.append(words.EPOCH.format(epoch=round(epoch), epochs=round(epochs) if epochs else "?"))
+    dice, left_s = _number(values.get("dice")), _number(values.get("left_s"))
+    if epoch and dice is not None:
+        parts.append(f"Dice {dice:.2f}")
+    if left_s is not None:
+        parts.append(words.LEFT.format(minutes=max(1, round(left_s / _SECONDS_A_MINUTE))))
     return ", ".join(parts)
+
+
+def _number(value: Any) -> float | None:
+    """What another process wrote, where it is a number."""
+    is_one = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_one else None
 
 
 def _object(text: str) -> Mapping[str, Any]:

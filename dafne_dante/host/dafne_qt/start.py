@@ -74,8 +74,15 @@ class Plugin:
 
     def provider(self, provider: Any) -> Any:
         """Dafne's provider, with the site's improved models first."""
+        self.desk.say = say_to_log
         with Guard(say_to_log, words.NOT_WRAPPED):
-            return SiteFirstProvider(provider, self.desk.settings, say_to_log, newer=self.desk.newer.__setitem__)
+            return SiteFirstProvider(
+                provider,
+                self.desk.settings,
+                say_to_log,
+                newer=self.desk.newer.__setitem__,
+                seen=self.desk.model_seen,
+            )
         return provider
 
     def learns(self, window: Any) -> bool:

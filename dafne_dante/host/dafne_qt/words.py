@@ -13,6 +13,7 @@ __all__ = [
     "A_MODEL",
     "BACK_TO_GLOBAL",
     "CANCEL_KEEP",
+    "CANCEL_KEEP_NOTHING",
     "CANCEL_NOTHING",
     "CASE",
     "CASES",
@@ -56,15 +57,18 @@ __all__ = [
     "LOG",
     "LOOKING",
     "METHODS",
+    "MINUTES",
     "MORE_SLICES",
     "MORE_STUDIES",
     "NEWER_USED",
     "NOTHING_KEPT",
     "NOTHING_LEAVES",
+    "NOTHING_TO_KEEP",
     "NOTHING_WAITS",
     "NOTICE",
     "NOT_ATTACHED",
     "NOT_KEPT",
+    "NOT_MEASURED",
     "NOT_OURS_TO_LEARN",
     "NOT_SHOWN",
     "NOT_STOPPED",
@@ -76,6 +80,7 @@ __all__ = [
     "OUTBOX",
     "OUTBOX_ONE",
     "OUTCOMES",
+    "OWN_FAULT",
     "PAGE_JOBS",
     "PAGE_SENDING",
     "PAUSE",
@@ -85,6 +90,8 @@ __all__ = [
     "SEND",
     "SENDING_NOW",
     "SENDS",
+    "SENDS_ABOUT",
+    "SENDS_LIKE_LAST",
     "SENT_COLUMNS",
     "SENT_TITLE",
     "SETTINGS",
@@ -128,8 +135,10 @@ __all__ = [
     "STUDIES",
     "STUDIES_LEFT",
     "TAKES",
+    "TAKES_ABOUT",
     "TAKES_AS_LAST",
     "TAKES_UNKNOWN",
+    "TRAINING",
     "TRIGGERS",
     "UNKNOWN_LEFT",
     "UNKNOWN_NAMES",
@@ -177,9 +186,11 @@ METHODS = MappingProxyType(
 )
 SEND = "Send the improvement to the federation"
 SENDS = (
-    "What leaves the house: one signed file with changes of weights, names of labels, numbers of studies and Dice. "
-    "No images."
+    "What leaves the house, to {server}: one signed file{size} with changes of weights, names of labels, numbers of "
+    "studies and Dice. No images."
 )
+SENDS_LIKE_LAST = " of about {size}, like the last one,"
+SENDS_ABOUT = " of about {size}, by the model's size,"
 NOTHING_LEAVES = "Nothing leaves the house: the improved model is used here only."
 START = "Improve"
 ACTIVITY_TITLE = "Dante activity"
@@ -189,10 +200,13 @@ STATES = MappingProxyType(
     {"queued": "waits", "running": "runs", "done": "done", "failed": "failed", "cancelled": "cancelled"}
 )
 TRIGGERS = MappingProxyType({"saved": "a correction", "nightly": "the night", "button": "the button"})
+TRAINING = "training {training} of {trainings}"
 EPOCH = "epoch {epoch} of {epochs}"
 LEFT = "{minutes} min left"
 WAITS = "begins when nothing was saved for a while"
 CANCEL_KEEP = "Stop, keep the best so far"
+CANCEL_KEEP_NOTHING = "Stop, keep the best so far (nothing yet)"
+NOTHING_TO_KEEP = "Nothing to keep yet: the first training has not finished an epoch."
 CANCEL_NOTHING = "Stop, keep nothing"
 REPORT = "Open report"
 BACK_TO_GLOBAL = "Back to the global model"
@@ -209,7 +223,9 @@ WITHOUT_PLUGIN = "Dafne runs without the plugin: {why}"
 STUDIES = ("{count} study", "{count} studies")
 SLICES = ("{count} slice", "{count} slices")
 TAKES = "Time"
-TAKES_AS_LAST = "about {minutes} min, as the last time"
+TAKES_AS_LAST = "about {minutes}, as the last time"
+TAKES_ABOUT = "about {minutes}, by a training step that was measured here"
+MINUTES = ("{count} minute", "{count} minutes")
 TAKES_UNKNOWN = "some minutes; the Activity window tells when the first epoch is over. You can go on working."
 PAUSE = "Pause: improve only what somebody asks for"
 SETTINGS = "Dante settings..."
@@ -258,6 +274,7 @@ LEAVING_GO_ON = "Go on in the background ({seconds})"
 LEAVING_STOP = "Stop, keep the best so far"
 NOT_KEPT = "the annotations were not kept: {why}"
 NOT_ATTACHED = "the plugin's button and windows are not there: {why}"
+NOT_MEASURED = "{model_type}: how long an improvement takes is not known: {why}"
 NOT_WRAPPED = "the global models are used as they are: {why}"
 NOT_OURS_TO_LEARN = "Dafne learns in its own way: {why}"
 NOT_STOPPED = "the job goes on: {why}"
@@ -304,6 +321,7 @@ STATUS_IMPROVED = "{model_type}: improved {when}, Dice {before:.2f} -> {after:.2
 STATUS_SENT = ", {size} sent"
 STATUS_NOTHING = "Dante: nothing was improved yet"
 STATUS_PAUSED = "Dante is paused. "
+OWN_FAULT = "a fault of the plugin's own, {kind}; please report it"
 COMPARING = "Comparing..."
 
 

@@ -100,6 +100,8 @@ def _content(facts: ReportFacts) -> dict[str, Any]:
         "labels": labels,
         "verdict": words.verdict(summary),
         "method": words.method_in_words(summary.method),
+        "why": words.why_in_words(summary),
+        "live": words.live_in_words(summary),
         "held_out_words": words.held_out_in_words(division),
         "step": words.step_in_words(summary.step),
         "sending": words.sending_in_words(summary, upload=facts.upload),

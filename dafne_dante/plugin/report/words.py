@@ -16,10 +16,12 @@ __all__ = [
     "dice_in_words",
     "duration_in_words",
     "held_out_in_words",
+    "live_in_words",
     "method_in_words",
     "sending_in_words",
     "step_in_words",
     "verdict",
+    "why_in_words",
 ]
 
 _METHODS: Mapping[str, str] = {
@@ -63,8 +65,24 @@ def method_in_words(name: str) -> str:
     return _METHODS.get(name, f"Method: {name}.")
 
 
+def why_in_words(summary: ImprovementSummary) -> str:
+    """Why auto chose the method, which is named above it already; "" where somebody chose."""
+    reason = summary.why.removeprefix(f"{summary.method}, ")
+    return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+
+
+def live_in_words(summary: ImprovementSummary) -> list[str]:
+    """What could move, one entry each time that it changed."""
+    return [f"{words[:1].upper()}{words[1:]}.".replace("%", " %") for words in summary.live]
+
+
 def held_out_in_words(division: Division) -> str:
     """How it was made sure that Dice is measured on what was not learned from."""
+    if division.is_one_of_many and len({case.case_id for case in division.cases}) == 1:
+        return (
+            "Half of the labelled slices were set aside before training began. Nothing was learned from them, and "
+            "every Dice on this page is measured on them."
+        )
     if not division.is_cross_fit:
         return (
             f"{division.held_out} of {len(division.cases)} cases were set aside before training began. "

@@ -242,6 +242,8 @@ def _address(request: ImprovementRequest, settings: Settings, client: Federation
 def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> ImprovementRequest:
     """The request with a method that is no longer open; auto tells its reason."""
     if request.method != AUTO:
+        if request.minutes is not None:
+            progress.stage(f"{request.method} takes the epochs that it takes: minutes are kept to where auto chooses")
         return request
     model, zero_shot = start.base.model, start.before["mean"] or 0.0
     choice = choice_for(

@@ -37,9 +37,11 @@ SETUPS = {
     "average, poly": (THIN, "full", replace(FAST, average_decay=0.9, schedule="poly")),
     "2D": (FLAT, "full", replace(FAST, batch_size=3)),
     "gradual unfreezing": (THIN, "gradual-unfreezing", FAST),
+    "gradual unfreezing, pulled": (THIN, "gradual-unfreezing", FAST),
     "LoRA": (THIN, "lora", FAST),
     "deep supervision": (DYNAMIC, "full", replace(FAST, deep_supervision=True, steps_per_epoch=1)),
 }
+OPTIONS = {"gradual unfreezing, pulled": {"pull_to_start": 20.0}}
 
 
 class StoppedError(Exception):
@@ -58,7 +60,7 @@ def train(name, *, checkpoint=None, stop_after=None, cases=(1, 2, 3), recipe=Non
             raise StoppedError
 
     result = fit(
-        network, plan, method_named(method), training, held_out,
+        network, plan, method_named(method, **OPTIONS.get(name, {})), training, held_out,
         recipe=recipe or own, on_epoch=on_epoch, checkpoint=checkpoint,
     )  # fmt: skip
     rows = [replace(record, seconds=0.0, train_seconds=0.0) for record in result.history]

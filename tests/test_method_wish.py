@@ -160,7 +160,8 @@ def test_the_command_tells_what_auto_had_no_use_for_and_takes_options(command, t
     assert "gradual-unfreezing has no use for --rank 4" in told
     sizes = []
     for options in ((), ("--option", "layers=*.1.submodule.1.*")):
-        code, out, told = command(*start, tmp_path / f"out{len(options)}", "--method", "lora", *options)
+        code, out, told = command(*start, tmp_path / f"out{len(options)}", "--method", "lora", "--minutes", 1, *options)
         assert code == 0, told
+        assert "minutes are kept to where auto chooses" in told
         sizes.append(json.loads(out)["delta_bytes"])
     assert sizes[1] < sizes[0], "fewer layers are adapted"

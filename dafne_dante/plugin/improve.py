@@ -249,6 +249,8 @@ def _address(request: ImprovementRequest, settings: Settings, client: Federation
 def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> tuple[ImprovementRequest, str]:
     """The request with a method that is no longer open, and why it is that one; "" where somebody chose."""
     if request.method != AUTO:
+        if request.minutes is not None:
+            progress.stage(f"{request.method} takes the epochs that it takes: minutes are kept to where auto chooses")
         return request, ""
     model, zero_shot = start.base.model, start.before["mean"] or 0.0
     choice = choice_for(

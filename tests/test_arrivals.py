@@ -34,13 +34,13 @@ class Site:
         self.shelf.add_type(TYPE, {})
         self.shelf.publish_copy(TYPE, trained / "base.model")
         self.key = Accounts(root / "server").add_user("site", access=[TYPE])
+        self.sends = True
         self.server, self.folder = RunningServer(root / "server"), root / "configuration"
 
     @property
     def settings(self):
-        return Settings(
-            self.folder, self.server.url, self.key, timeout_s=20.0, retries=0, worker=WorkerSettings(threads=1)
-        )
+        worker = WorkerSettings(threads=1, automatic_send=self.sends)
+        return Settings(self.folder, self.server.url, self.key, timeout_s=20.0, retries=0, worker=worker)
 
     def take_deltas(self):
         self.shelf.add_type(TYPE, {"dafne_dante": {"delta": 1}})
@@ -186,3 +186,14 @@ def test_a_wrong_key_ends_a_job_with_words_that_say_what_to_do_and_takes_nothing
     site.take_deltas()
     [sent] = send_what_waits(site.settings)
     assert (sent.entry.update_id, sent.error) == (entry.update_id, None), "another key is tried at once"
+
+
+@pytest.mark.parametrize(("trigger", "count"), [("saved", 0), ("button", 1)])
+def test_a_switch_that_was_turned_off_holds_for_what_waits_but_not_for_what_a_person_asked_for(site, trigger, count):
+    site.take_deltas()
+    options = JobOptions(data=(str(site.trained / "new"),), epochs=EPOCHS, upload=True)
+    job = site.queue.add(TYPE, trigger, options)
+    site.sends = False
+    assert site.work(job) == "done"
+    assert len(site.shelf.uploads(TYPE)) == count
+    assert site.results(job)[0] is bool(count)

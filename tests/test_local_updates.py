@@ -185,3 +185,9 @@ def test_an_update_that_is_stopped_or_cannot_begin_changes_nothing(settings):
     assert broken.wait(PATIENCE_S)
     assert broken.told == "cannot"
     assert local_shelf(settings, TYPE).state().chosen == 1
+
+
+def test_the_worker_wants_a_job_or_a_model_and_not_both(command):
+    assert command("worker")[0] == command("worker", "--job", "abcd", "--update", TYPE)[0] == 2
+    code, _, err = command("worker", "--update", TYPE)
+    assert (code, "API key" in err or "server" in err) == (1, True)

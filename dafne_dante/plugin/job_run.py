@@ -7,6 +7,8 @@ Invariants
   model, new cases), it begins anew and says so.
 - A job whose results are complete is never trained again: only what was to be sent is sent. It is done, whether the
   update arrives or waits in the outbox; then its summary has the reason under `UNSENT`.
+- What nobody asked for just now is sent only while the settings say so (`automatic_send`), whatever they said when the
+  job was queued.
 - Memory that is short ends a job only after all that `Thrift` knows was tried; what was tried is remembered.
 """
 
@@ -87,7 +89,7 @@ def run_job(
         TrainingError: memory is too short for anything; or as `improve` does.
         DanteError: as `improve` does.
     """
-    out = results_of(folder)
+    job, out = _as_allowed(job, settings), results_of(folder)
     _sweep(out)
     if (out / _DELTA).exists():
         return _send_left(job, settings, out, progress)
@@ -121,6 +123,12 @@ def run_job(
         clear(out)
         write_atomically(folder / _THRIFT, json.dumps(asdict(thrift)).encode())
         fallback(thrift, f"{what} was too small: {thrift.words}")
+
+
+def _as_allowed(job: Job, settings: Settings) -> Job:
+    if job.trigger == "button" or settings.worker.automatic_send:
+        return job
+    return replace(job, options=replace(job.options, upload=False))
 
 
 def _resumed(

@@ -178,8 +178,8 @@ class TestPins:
         pins = PinFile(tmp_path / "new")
         assert pins.find(self.HERE) == NOT_PINNED
         assert not (tmp_path / "new").exists()
-        pins.put(self.HERE, SECOND)
-        pins.put(Place("https://a.example/"), Pin(public_key_text(OTHER)))
+        pins.advance(self.HERE, SECOND)
+        pins.pin(Place("https://a.example/"), public_key_text(OTHER))
         assert pins.find(self.HERE) == SECOND
         assert pins.find(Place("https://a.example/", "Liver")).public_key == public_key_text(OTHER)
         assert pins.find(Place("https://b.example/", TYPE)) == NOT_PINNED
@@ -193,10 +193,10 @@ class TestPins:
     def test_the_settings_key_decides(self, tmp_path):
         pins, wanted = PinFile(tmp_path), public_key_text(OTHER)
         assert pins.find(self.HERE, wanted) == Pin(wanted)
-        pins.put(self.HERE, replace(SECOND, origin="first use"))
+        pins.advance(self.HERE, replace(SECOND, origin="first use"))
         assert pins.find(self.HERE, wanted) == Pin(wanted), "what was first seen yields"
         assert pins.find(self.HERE, SECOND.public_key).number == 2
-        pins.put(self.HERE, SECOND)
+        pins.pin(self.HERE, SECOND.public_key)
         with pytest.raises(TrustError, match="remove one of them"):
             pins.find(self.HERE, wanted)
 
@@ -219,10 +219,10 @@ class TestPins:
         with pytest.raises((TrustError, StorageError)):
             PinFile(tmp_path).all()
         with pytest.raises((TrustError, StorageError)):
-            PinFile(tmp_path).put(self.HERE, PINNED)
+            PinFile(tmp_path).pin(self.HERE, PINNED.public_key)
         assert (tmp_path / PINS_FILE).read_bytes() == content
 
     def test_a_pin_of_nonsense_is_refused(self, tmp_path):
         with pytest.raises(TrustError):
-            PinFile(tmp_path).put(self.HERE, Pin("nonsense"))
+            PinFile(tmp_path).pin(self.HERE, "nonsense")
         assert not (tmp_path / PINS_FILE).exists()

@@ -11,7 +11,7 @@ from dafne_dante.config import Settings, load_settings, write_settings
 from dafne_dante.delta.signing import fingerprint, public_key_text
 from dafne_dante.errors import SettingsError, TrustError
 from dafne_dante.federation.model_signature import without_signature
-from dafne_dante.federation.pins import PinFile, Place
+from dafne_dante.federation.pins import PINS_FILE, PinFile, Place
 from dafne_dante.federation.pulling import pull_newest
 from dafne_dante.federation.trusted import Pin
 from dafne_dante.models.file import write_model
@@ -130,9 +130,13 @@ def test_a_key_for_the_whole_server_replaces_what_was_first_seen(site):
 
 
 def test_a_first_use_pin_that_lies_beside_a_server_s_pin_gives_way(tmp_path):
+    """As an earlier release left them."""
     pins, place = PinFile(tmp_path), Place("https://a.example/", TYPE)
-    pins.put(place, Pin(public_key_text(OTHER), "first use", 3, "a" * 64))
-    pins.put(Place(place.server), Pin(public_key_text(KEY)))
+    pins.pin(Place(place.server), public_key_text(KEY))
+    document = json.loads((tmp_path / PINS_FILE).read_bytes())
+    seen = {"public_key": public_key_text(OTHER), "origin": "first use", "number": 3, "statement_sha256": "a" * 64}
+    document["pins"].append({"server": place.server, "model_type": TYPE, **seen})
+    (tmp_path / PINS_FILE).write_text(json.dumps(document))
     assert pins.find(place) == Pin(public_key_text(KEY))
 
 

@@ -100,18 +100,6 @@ class PinFile:
                 )
             pins[place] = replace(pin, origin=held.origin) if held.public_key else pin
 
-    def put(self, place: Place, pin: Pin) -> None:
-        """Remember a pin.
-
-        Raises:
-            TrustError: the key is malformed.
-            StorageError: the folder is not writable.
-        """
-        if pin.public_key:
-            fingerprint(pin.public_key)
-        with self._changing() as pins:
-            pins[place] = pin
-
     def remove(self, place: Place) -> None:
         """Forget a pin; TrustError when there is none."""
         with self._changing() as pins:

@@ -173,8 +173,8 @@ def test_of_one_address_so_many_calls_are_under_way_and_no_more(serving):
 def test_calls_without_a_key_push_no_users_call_out_of_the_log_or_the_accounts(serving):
     federation = serving(log_bytes=2000, log_files=1)
     federation.post("get_available_models")
-    for _ in range(12):
-        federation.post("get_available_models", "wrong")
+    federation.post("get_available_models", "wrong")
+    for _ in range(30):
         requests.post(federation.url + "nothing", json={}, timeout=20)
     anonymous(federation, 1)
     (line,) = (federation.root / "log" / "requests.jsonl").read_text().splitlines()

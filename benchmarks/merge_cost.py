@@ -7,7 +7,7 @@ its own, so that from five on the trimmed mean is taken. What is timed is from t
 weights: admission (signature, digests, shapes, finiteness, length), clipping and averaging; trying the result on the
 operator's cases is not part of it. Beside it, in the same process: reading each file's bytes and adding its dense
 updates, each number of int8 times its row's scale, to a sum in float32. Times are those of the processor, so that what
-else the machine does counts less; the best of three.
+else the machine does counts less, of one thread, for threads that wait for each other count as work; the best of three.
 """
 
 import argparse
@@ -93,17 +93,16 @@ def merge(folder: Path, base: Weights, keys: list[str], paths: list[Path]) -> fl
             read_bounded(path, max_bytes=MOST_BYTES), bases={known.digest: known}, trusted_keys=keys,
             seen_update_ids=seen, model_id=FAMILY, labels=LABELS, max_norm_ratio=10.0,
         )  # fmt: skip
-        made = contribution_from(delta)
-        aside = set_aside(delta, path)
-        contributions.append(Contribution(made.update_id, made.public_key, made.base_sha256, made.cases, aside))
-        seen.add(made.update_id)
-        del delta, made
+        contributions.append(contribution_from(delta, updates=set_aside(delta, path)))
+        seen.add(delta.manifest.update_id)
+        del delta
     merge_updates(base, contributions)
     return time.process_time() - begin
 
 
 def measure(folder: Path, channels: int) -> None:
     """Merge what lies in the folder, and print a row as JSON."""
+    torch.set_num_threads(1)
     base = base_weights(channels)
     keys = json.loads((folder / "keys.json").read_text())
     paths = sorted(folder.glob("*.delta"))

@@ -1,5 +1,7 @@
-"""Slow and plain versions of what the package computes fast: the formulas written as loops, LoRA as two layers."""
+"""Slow and plain versions of what the package computes fast: the formulas written as loops, LoRA as two layers,
+lengths of updates that were built."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from math import prod
 
@@ -7,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dafne_dante.adaptation.low_rank import LowRank
+from dafne_dante.delta.container import StoredTensor
+from dafne_dante.delta.measuring import restored
+from dafne_dante.delta.outline import Outline
 
 
 def slow_update(low_rank: LowRank, weight_shape: tuple[int, ...]) -> Tensor:
@@ -36,3 +41,13 @@ def two_layers(base: nn.Module, update: Tensor, inputs: Tensor) -> Tensor:
         if beside.bias is not None:
             beside.bias.zero_()
         return base(inputs) + beside(inputs)
+
+
+def slow_length(outline: Outline, tensors: Mapping[str, StoredTensor]) -> float | None:
+    """L2 norm in double precision of the dense form of a stored dense update, None where a number is not finite."""
+    value = restored(outline, tensors).value
+    assert isinstance(value, Tensor)
+    stored = [tensor.to_tensor() for tensor in tensors.values()]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in (value, *stored)):
+        return None
+    return float(torch.linalg.vector_norm(value.double()))

@@ -44,6 +44,24 @@ def test_a_file_that_is_gone_or_cut_off(aside, path):
         aside["slope"]
 
 
+def test_a_file_that_is_kept_open_is_the_same(aside, path):
+    whole = aside.rows("conv.weight", (6, 4, 3, 3), 0, 6)
+    buffer = torch.empty(2 * 36)
+    with aside.kept_open():
+        assert torch.equal(aside.rows("conv.weight", (6, 4, 3, 3), 1, 3, buffer), whole[1:3])
+        assert torch.equal(aside.rows("conv.bias", (6,), 2, 4, buffer[:2]), aside["conv.bias"].value[2:4])
+    assert torch.equal(aside.rows("conv.weight", (6, 4, 3, 3), 0, 6), whole)
+    path.unlink()
+    with aside.kept_open(), pytest.raises(StorageError):
+        aside["slope"]
+
+
+def test_what_there_is_is_known_without_reading(aside, path):
+    path.unlink()
+    assert "slope" in aside
+    assert "still.weight" not in aside
+
+
 def test_a_folder_that_is_gone(aside, tmp_path):
     with pytest.raises(StorageError):
         spill([aside["slope"]], tmp_path / "gone" / "aside")

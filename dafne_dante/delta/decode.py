@@ -15,11 +15,13 @@ from functools import cached_property
 from math import hypot
 
 from dafne_dante.delta.container import StoredTensor
-from dafne_dante.delta.contents import read_updates
+from dafne_dante.delta.contents import check_contents
 from dafne_dante.delta.describe import describe_delta
-from dafne_dante.delta.difference import WeightUpdate, factor_norm
+from dafne_dante.delta.difference import WeightUpdate
 from dafne_dante.delta.envelope import Envelope, open_envelope
 from dafne_dante.delta.manifest import Manifest
+from dafne_dante.delta.measuring import restored
+from dafne_dante.delta.outline import Outline
 from dafne_dante.delta.signing import PublicKeyText
 from dafne_dante.types import Weights
 
@@ -28,20 +30,29 @@ __all__ = ["Delta", "decode_delta", "decode_envelope", "describe_delta"]
 
 @dataclass(frozen=True, eq=False)
 class Delta:
-    """A delta whose every check passed; updates are float32, sorted by the name of their weight.
+    """A delta whose every check passed.
 
-    `tensors` are those of the file, in their stored form, by stored name.
+    Attributes:
+        manifest: what it says about itself.
+        public_key: of the site that signed it.
+        tensors: those of the file, in their stored form, by stored name.
+        lengths: of each update its outline, sorted by the name of its weight, and the L2 norm of its dense form.
     """
 
     manifest: Manifest
-    updates: tuple[WeightUpdate, ...]
     public_key: PublicKeyText
-    tensors: Mapping[str, StoredTensor] = field(default_factory=dict, repr=False)
+    tensors: Mapping[str, StoredTensor] = field(repr=False)
+    lengths: Mapping[Outline, float] = field(repr=False)
 
-    @cached_property
+    @property
     def length(self) -> float:
         """L2 norm over the dense forms of all updates."""
-        return hypot(*(factor_norm(update.value) for update in self.updates))
+        return hypot(*self.lengths.values())
+
+    @cached_property
+    def updates(self) -> tuple[WeightUpdate, ...]:
+        """In float32, sorted by the name of their weight; built when first asked for."""
+        return tuple(restored(outline, self.tensors) for outline in self.lengths)
 
 
 def decode_delta(content: bytes, *, base: "Weights | None", trusted_keys: Collection[str] | None) -> Delta:
@@ -66,4 +77,4 @@ def decode_delta(content: bytes, *, base: "Weights | None", trusted_keys: Collec
 
 def decode_envelope(envelope: Envelope, *, base: "Weights | None") -> Delta:
     """As `decode_delta`, of a file whose first four checks passed."""
-    return Delta(envelope.manifest, read_updates(envelope, base), envelope.public_key, envelope.tensors)
+    return Delta(envelope.manifest, envelope.public_key, envelope.tensors, check_contents(envelope, base))

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any
 
-from dafne_dante.adaptation.low_rank import LowRank
-from dafne_dante.delta.contents import read_updates
-from dafne_dante.delta.difference import WeightUpdate, factor_norm
+from dafne_dante.adaptation.low_rank import FORMS
+from dafne_dante.delta.contents import check_contents
 from dafne_dante.delta.envelope import Envelope, has_valid_signature, read_envelope
 from dafne_dante.delta.manifest import Manifest
 from dafne_dante.delta.naming import parts_of, rows_name, stored_name
+from dafne_dante.delta.outline import Outline
 from dafne_dante.delta.signing import fingerprint
 from dafne_dante.errors import TrustError
 
@@ -35,8 +35,8 @@ def describe_delta(content: bytes) -> dict[str, Any]:
             signature alone is told, not raised.
     """
     envelope = read_envelope(content)
-    updates = read_updates(envelope, None)
-    rows = [_row(envelope, update) for update in updates]
+    lengths = check_contents(envelope, None)
+    rows = [_row(envelope, outline, length) for outline, length in lengths.items()]
     numbers = sum(row["numbers"] for row in rows)
     return {
         "kind": "delta",
@@ -66,21 +66,19 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _row(envelope: Envelope, update: WeightUpdate) -> dict[str, Any]:
+def _row(envelope: Envelope, outline: Outline, length: float) -> dict[str, Any]:
     entries = envelope.manifest.tensors
-    low_rank = update.value if isinstance(update.value, LowRank) else None
-    kind = "dense" if low_rank is None else low_rank.form
-    names = [stored_name(update.weight, part) for part in parts_of(kind)]
+    names = [stored_name(outline.weight, part) for part in parts_of(outline.kind)]
     stored = [*names, *(rows_name(name) for name in names if rows_name(name) in entries)]
     return {
-        "weight": update.weight,
-        "kind": kind,
-        "rank": None if low_rank is None else low_rank.rank,
+        "weight": outline.weight,
+        "kind": outline.kind,
+        "rank": outline.shapes[0][-1] if outline.kind in FORMS else None,
         "shape": [list(entries[name].shape) for name in names],
         "dtype": [entries[name].dtype for name in names],
         "bytes": sum(len(envelope.tensors[name].content) for name in stored),
         "numbers": sum(envelope.tensors[name].count for name in stored),
-        "length": factor_norm(update.value),
+        "length": length,
     }
 
 

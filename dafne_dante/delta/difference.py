@@ -10,13 +10,14 @@ argument of any function here is written to.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, prod, sqrt
+from math import inf, isfinite, sqrt
 
 import torch
 from torch import Tensor
 
-from dafne_dante.adaptation.low_rank import LowRank, factor_shapes, rebuild
+from dafne_dante.adaptation.low_rank import LowRank, rebuild
 from dafne_dante.delta.naming import shown
+from dafne_dante.delta.outline import Outline, check_outline
 from dafne_dante.errors import DeltaShapeError, DeltaValueError
 from dafne_dante.models.known_weights import KnownWeights
 from dafne_dante.types import Weights
@@ -28,6 +29,7 @@ __all__ = [
     "dense_value",
     "factor_norm",
     "is_finite",
+    "outline_of",
     "relative_length",
     "relative_norm",
     "take_difference",
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 _NORM_PIECE = 1 << 14
+# As many squares as a piece has, each below the lowest normal float32 (1.2e-38), sum to less than 1e-13 of it.
+_LOWEST_SQUARE = 1e-20
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,36 +127,16 @@ def dense_value(update: WeightUpdate, shape: tuple[int, ...]) -> Tensor:
 
 
 def check_fit(update: WeightUpdate, shape: tuple[int, ...]) -> None:
-    """Do nothing when the update fits a weight of `shape` (O, I, *kernel).
+    """Do nothing when the update fits a weight of `shape` (O, I, *kernel); DeltaShapeError as `check_outline`."""
+    check_outline(outline_of(update), shape)
 
-    The rank is bounded by the sizes of the matrix that the factors make, (O, I * K) for lora-shared, else (O, I):
-    above the smaller one factors can say no more and are longer than the weight itself.
 
-    Raises:
-        DeltaShapeError: another shape, factors that do not belong together, or a rank above its bound.
-    """
+def outline_of(update: WeightUpdate) -> Outline:
+    """The update without its numbers."""
     value = update.value
-    if not isinstance(value, LowRank):
-        if tuple(value.shape) != shape:
-            raise DeltaShapeError(
-                f"expected an update of {shown(update.weight)} with shape {shape}, found {tuple(value.shape)}"
-            )
-        return
-    found = tuple(value.a.shape), tuple(value.b.shape)
-    columns = prod(shape[1:]) if value.form == "lora-shared" else prod(shape[1:2])
-    rank_bound = min(shape[0], columns) if len(shape) >= 2 else 0
-    linear_with_kernel = value.form == "lora-linear" and len(shape) != 2
-    if value.a.dim() < 2 or linear_with_kernel or not 1 <= value.rank <= rank_bound:
-        raise DeltaShapeError(
-            f"expected {value.form} factors of rank 1 to {rank_bound} for {shown(update.weight)} {shape}, "
-            f"found shapes {found[0]} and {found[1]}"
-        )
-    expected = factor_shapes(value.form, shape, value.rank)
-    if found != expected:
-        raise DeltaShapeError(
-            f"expected factors of {shown(update.weight)} with shapes {expected[0]} and {expected[1]}, "
-            f"found {found[0]} and {found[1]}"
-        )
+    if isinstance(value, LowRank):
+        return Outline(update.weight, value.form, (tuple(value.a.shape), tuple(value.b.shape)), float(value.scale))
+    return Outline(update.weight, "dense", (tuple(value.shape),))
 
 
 def update_norm(updates: Iterable[WeightUpdate], base: Weights) -> float:
@@ -192,7 +176,7 @@ def weights_length(weights: Weights) -> float:
 
 
 def factor_norm(value: Tensor | LowRank) -> float:
-    """L2 norm of one dense form in double precision, without building it: |AB|^2 = sum (A^T A) * (B B^T)."""
+    """L2 norm of one dense form, right to 1e-6; of factors without building it: |AB|^2 = sum (A^T A) * (B B^T)."""
     if not isinstance(value, LowRank):
         return _norm(value.detach().reshape(-1))
     a, b = value.a.detach().double(), value.b.detach().double()
@@ -202,12 +186,18 @@ def factor_norm(value: Tensor | LowRank) -> float:
 
 
 def _norm(numbers: Tensor) -> float:
-    """In pieces that fit a processor's cache: the numbers in double precision are never all in memory."""
-    squares = 0.0
-    for piece in torch.split(numbers, _NORM_PIECE):
-        precise = piece.double()
-        squares += float(torch.dot(precise, precise))
-    return sqrt(squares)
+    """In pieces that fit a processor's cache, each to 1e-6 of its square; their sum is in double precision."""
+    return sqrt(sum(_square(piece) for piece in torch.split(numbers, _NORM_PIECE)))
+
+
+def _square(piece: Tensor) -> float:
+    """In float32 where what is lost below its normal numbers, or would be above, cannot matter; else in double."""
+    if piece.dtype == torch.float32:
+        found = float(torch.dot(piece, piece))
+        if _LOWEST_SQUARE <= found < inf:
+            return found
+    precise = piece.double()
+    return float(torch.dot(precise, precise))
 
 
 def _difference_of(name: str, base: Tensor, tuned: Tensor, factors: LowRank | None) -> WeightUpdate | None:

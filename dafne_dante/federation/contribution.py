@@ -45,14 +45,19 @@ class Contribution:
             raise DeltaValueError(f"expected 1 case or more and an age of 0 or more, found {self.cases} and {self.age}")
 
 
-def contribution_from(delta: Delta, *, age: int = 0, published: bool = False) -> Contribution:
-    """An admitted delta as a contribution; age and published as in Contribution."""
+def contribution_from(
+    delta: Delta, *, updates: Mapping[str, WeightUpdate] | None = None, age: int = 0, published: bool = False
+) -> Contribution:
+    """An admitted delta as a contribution; its updates are taken into memory, unless they are given from elsewhere.
+
+    Age and published are as in Contribution.
+    """
     return Contribution(
         update_id=delta.manifest.update_id,
         public_key=delta.public_key,
         base_sha256=delta.manifest.base_sha256,
         cases=delta.manifest.cases,
-        updates={update.weight: update for update in delta.updates},
+        updates={update.weight: update for update in delta.updates} if updates is None else updates,
         age=age,
         published=published,
     )

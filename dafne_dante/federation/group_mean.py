@@ -67,11 +67,16 @@ def group_mean(
     factors = [clips[one.update_id] for one in contributions]
     if len(_by_site(contributions)) >= _SITES_TO_TRIM:
         return _trimmed(name, shape, contributions, weights, factors)
+    shares = [weight / total * factor for weight, factor in zip(weights, factors, strict=True)]
     mean = torch.zeros(shape, dtype=torch.float32)
+    buffer = torch.empty(0)
     for begin, end in row_blocks(shape, 1, _CACHED_NUMBERS):
         target = mean[begin:end] if shape else mean
-        for one, weight, factor in zip(contributions, weights, factors, strict=True):
-            target.add_(dense_rows(one.updates, name, shape, begin, end), alpha=weight / total * factor)
+        # The first block is the longest; its memory serves them all.
+        buffer = buffer if buffer.numel() else torch.empty(target.numel())
+        for one, share in zip(contributions, shares, strict=True):
+            rows = dense_rows(one.updates, name, shape, (begin, end), buffer[: target.numel()])
+            target.add_(rows, alpha=share)
     return mean
 
 
@@ -83,25 +88,44 @@ def _trimmed(
     factors: Sequence[float],
 ) -> Tensor:
     """The trimmed mean, block by block of rows."""
-    place = {site: index for index, site in enumerate(_by_site(contributions))}
-    site_weights = np.zeros(len(place), dtype=np.float32)
+    site_weights: dict[str, float] = {}
     for one, weight in zip(contributions, weights, strict=True):
-        site_weights[place[one.public_key]] += weight
-    cut = max(1, int(_TRIMMED_SHARE * len(place)))
+        site_weights[one.public_key] = site_weights.get(one.public_key, 0.0) + weight
+    sent = [
+        (one, weight / site_weights[one.public_key] * factor)
+        for one, weight, factor in zip(contributions, weights, factors, strict=True)
+    ]
+    rows_of_sites = np.fromiter(site_weights.values(), dtype=np.float32)
+    cut = max(1, int(_TRIMMED_SHARE * len(site_weights)))
     mean = torch.empty(shape, dtype=torch.float32)
     buffer = torch.empty(0)
-    for begin, end in row_blocks(shape, len(place)):
+    for begin, end in row_blocks(shape, len(site_weights)):
         target = mean[begin:end] if shape else mean
-        # The first block is the longest; its memory serves them all.
-        buffer = buffer if buffer.numel() else torch.empty(len(place), target.numel())
-        values = buffer[:, : target.numel()].zero_()
-        for one, weight, factor in zip(contributions, weights, factors, strict=True):
-            site = place[one.public_key]
-            share = weight / float(site_weights[site])
-            rows = dense_rows(one.updates, name, shape, begin, end).reshape(-1)
-            values[site].add_(rows, alpha=share * factor)
-        target.copy_(torch.from_numpy(trimmed_mean(values.numpy(), site_weights, cut)).reshape(target.shape))
+        buffer = buffer if buffer.numel() else torch.empty(len(site_weights) + 1, target.numel())
+        values = buffer[:, : target.numel()]
+        _fill_sites(values, name, shape, (begin, end), sent)
+        target.copy_(torch.from_numpy(trimmed_mean(values[:-1].numpy(), rows_of_sites, cut)).reshape(target.shape))
     return mean
+
+
+def _fill_sites(
+    values: Tensor,
+    name: str,
+    shape: tuple[int, ...],
+    rows: tuple[int, int],
+    sent: Sequence[tuple[Contribution, float]],
+) -> None:
+    """Each site's sum of shares of its updates, into a row of `values` (sites + 1, M); the last one is for work."""
+    targets: dict[str, Tensor] = {}
+    for one, share in sent:
+        earlier = targets.get(one.public_key)
+        if earlier is not None:
+            earlier.add_(dense_rows(one.updates, name, shape, rows, values[-1]).view(-1), alpha=share)
+            continue
+        target = targets[one.public_key] = values[len(targets)]
+        dense_rows(one.updates, name, shape, rows, target)
+        if share != 1:
+            target.mul_(share)
 
 
 def _length(contribution: Contribution) -> float:

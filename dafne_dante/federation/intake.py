@@ -16,8 +16,9 @@ from uuid import uuid4
 
 from dafne_dante.config import Settings
 from dafne_dante.delta.decode import Delta, decode_delta
-from dafne_dante.delta.difference import WeightUpdate, check_fit
+from dafne_dante.delta.difference import outline_of
 from dafne_dante.delta.envelope import open_envelope
+from dafne_dante.delta.outline import Outline, check_outline
 from dafne_dante.delta.sealing import SEAL_KEY_FILE, is_sealed, load_seal_key, open_sealed
 from dafne_dante.delta.signing import trusted_keys
 from dafne_dante.errors import DeltaError, DeltaFormatError, DeltaShapeError, ModelError, StorageError
@@ -116,7 +117,7 @@ class Intake:
             labels=self._versions.current.plan.labels,
             max_norm_ratio=self._settings.max_norm_ratio,
         )
-        self._check_fit(delta.updates)
+        self._check_fit(delta.lengths)
         manifest = delta.manifest
         entry = _entry(upload, content, manifest.base_sha256)
         entry = replace(entry, public_key=delta.public_key, cases=manifest.cases, method=manifest.method)
@@ -132,13 +133,13 @@ class Intake:
             seen_update_ids=seen,
             max_norm_ratio=self._settings.max_norm_ratio,
         )
-        self._check_fit(model.updates)
+        self._check_fit(outline_of(update) for update in model.updates)
         entry = replace(_entry(upload, content, model.base_sha256), method=FULL_MODEL)
         return Admitted(upload.filename, self._set_aside(content), entry, self._of_full_model(model, upload.username))
 
     def _of_delta(self, delta: Delta, path: Path, *, published: bool = False) -> Contribution:
-        made = contribution_from(delta, age=self._versions.ages[delta.manifest.base_sha256], published=published)
-        return replace(made, updates=set_aside(delta, path))
+        age = self._versions.ages[delta.manifest.base_sha256]
+        return contribution_from(delta, updates=set_aside(delta, path), age=age, published=published)
 
     def _of_full_model(self, model: FullModel, username: str, *, published: bool = False) -> Contribution:
         return Contribution(
@@ -151,13 +152,13 @@ class Intake:
             published=published,
         )
 
-    def _check_fit(self, updates: Iterable[WeightUpdate]) -> None:
+    def _check_fit(self, outlines: Iterable[Outline]) -> None:
         # Its base was another version: it must fit this one too, and must not name a tensor by an alias.
-        for update in updates:
-            target = self._canonical.get(update.weight)
+        for outline in outlines:
+            target = self._canonical.get(outline.weight)
             if target is None or not target.is_floating_point():
                 raise DeltaShapeError("expected updates of the current model's weights, found one of another; retrain")
-            check_fit(update, tuple(target.shape))
+            check_outline(outline, tuple(target.shape))
 
     def _set_aside(self, content: bytes) -> Path:
         path = self._new_path()

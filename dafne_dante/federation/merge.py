@@ -28,6 +28,7 @@ from dafne_dante.delta.naming import shown
 from dafne_dante.errors import DeltaReplayError, DeltaShapeError, DeltaValueError
 from dafne_dante.federation.contribution import Contribution, contribution_from
 from dafne_dante.federation.group_mean import clip_factors, contribution_weights, group_mean
+from dafne_dante.federation.weight_rows import kept_open
 from dafne_dante.types import Weights
 
 __all__ = [
@@ -141,7 +142,8 @@ def merge_direction(current: Weights, contributions: Sequence[Contribution]) -> 
         for name, tensor in current.items()
         if tensor.is_floating_point()
     )
-    return tuple(WeightUpdate(name, move) for name, move in moves if move is not None and _moves(move))
+    with kept_open([one.updates for one in ordered]):
+        return tuple(WeightUpdate(name, move) for name, move in moves if move is not None and _moves(move))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from dafne_dante.federation.transport import HttpTransport
 __all__ = ["BUSY", "LIMIT", "Federation"]
 
 LIMIT = 300_000
-BUSY = ServerLimits(file_bytes=LIMIT, address=Rate(1e6, 1e6), user=Rate(1e6, 1e6))
+BUSY = ServerLimits(file_bytes=LIMIT, address=Rate(1e6, 1e6), user=Rate(1e6, 1e6), pending_bytes=10**9, reserve_bytes=0)
 """Limits for tests that call as often as they like."""
 DESCRIPTION = {"categories": ["a"], "latest_timestamp": "1", "dafne_dante": {"delta": 1, "operator_key": "k"}}
 

@@ -1,5 +1,6 @@
 """Commands around published versions: publish a model, list the versions, show one, go back to one, rebuild."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +40,12 @@ def depot_of(settings: Settings, server: str | None, folder: Path | None, model_
 @publish.callback()
 def publish_model(
     context: typer.Context,
-    root: Annotated[Path | None, typer.Option(help="The embedded server's folder.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The server's folder, or the `models` folder in it; made where it is not there.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Base URL of a server that has the type; needs the merge right.")
+    ] = None,
     model_type: Annotated[str | None, typer.Option("--type", help="The model's type on the server.")] = None,
     model: Annotated[Path | None, typer.Option(help="The .model file.")] = None,
     intended_use: IntendedUse = "",
@@ -49,27 +55,54 @@ def publish_model(
     """Put a model on the shelf as its type's newest version, and say that this operator takes deltas."""
     if context.invoked_subcommand is not None:
         return
-    if root is None or model_type is None or model is None:
-        raise typer.BadParameter("expected --root DIR, --type TYPE and --model FILE, or list, show or rollback")
-    from dafne_dante.delta.sealing import SEAL_KEY_FILE, load_seal_key, seal_key_text
-    from dafne_dante.delta.signing import ensure_signing_key, public_key_text
-    from dafne_dante.federation.depot import FolderDepot
+    if (root is None) == (server is None) or model_type is None or model is None:
+        raise typer.BadParameter(
+            "expected --root DIR or --server URL, --type TYPE and --model FILE, or list, show or rollback"
+        )
+    from dafne_dante.federation.capability_block import BLOCK, capability_block
     from dafne_dante.federation.published_versions import hand_in
     from dafne_dante.federation.publishing import Statement
-    from dafne_dante.federation.shelf import Shelf
     from dafne_dante.models.file import read_model
 
     loaded, settings, statement = read_model(model), load_settings(), Statement(intended_use, licence)
-    shelf = Shelf(root)
-    capability = {"delta": 1, "operator_key": public_key_text(ensure_signing_key(settings.folder))}
-    if (settings.folder / SEAL_KEY_FILE).exists():
-        capability["seal_key"] = seal_key_text(load_seal_key(settings.folder))
-    known = shelf.description(model_type) if shelf.has_type(model_type) else {}
-    shelf.add_type(model_type, {**known, "categories": list(loaded.plan.labels), "dafne_dante": capability})
-    version = hand_in(FolderDepot(root, model_type), model_type, loaded, settings, statement)
+    block = capability_block(settings)
+    described = {"categories": list(loaded.plan.labels), BLOCK: block}
+    depot = _depot_to_publish_in(settings, root, server, model_type, described)
+    version = hand_in(depot, model_type, loaded, settings, statement)
+    advertised = server is None or _advertises(settings, server, model_type, block)
     print_object(
-        {"type": model_type, "version": version}, as_json=as_json, text=lambda: f"{model_type}: version {version}"
+        {"type": model_type, "version": version, "model_json": described, "advertised": advertised},
+        as_json=as_json,
+        text=lambda: "\n".join([f"{model_type}: version {version}", *([] if advertised else _to_be_put(described))]),
     )
+
+
+def _depot_to_publish_in(
+    settings: Settings, root: Path | None, server: str | None, model_type: str, described: dict[str, Any]
+) -> "Depot":
+    """The depot; in a folder the type is made where it is new, and its model.json says what `described` says."""
+    from dafne_dante.federation.depot import FolderDepot, shelf_root
+    from dafne_dante.federation.shelf import Shelf
+
+    if root is None:
+        return depot_of(settings, server, None, model_type)
+    shelf = Shelf(shelf_root(root))
+    known = shelf.description(model_type) if shelf.has_type(model_type) else {}
+    shelf.add_type(model_type, {**known, **described})
+    return FolderDepot(root, model_type)
+
+
+def _advertises(settings: Settings, server: str, model_type: str, block: dict[str, Any]) -> bool:
+    from dafne_dante.federation.capability_block import says
+    from dafne_dante.federation.client import connect
+
+    return says(connect(settings, server).model_info(model_type).capability, block)
+
+
+def _to_be_put(described: dict[str, Any]) -> list[str]:
+    """What to do where the server's own files say who takes deltas, and nobody but its operator can write them."""
+    block = json.dumps(described, indent=1, sort_keys=True)
+    return ["no site sends deltas yet: put these keys into the type's model.json on the server", block]
 
 
 @publish.command("list")

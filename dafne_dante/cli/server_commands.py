@@ -27,12 +27,18 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; behind a TLS proxy the default is right.")
     ] = "127.0.0.1",
+    pending_gib: Annotated[
+        float, typer.Option(min=0.001, help="What one user may have waiting to be merged, of all types.")
+    ] = 8.0,
+    reserve_gib: Annotated[float, typer.Option(min=0.0, help="Free space on the disk that no upload takes.")] = 1.0,
 ) -> None:
     """Run the federation server: Dafne's HTTP API on a folder, until Ctrl-C."""
     from dafne_dante.federation.running import serve as run
+    from dafne_dante.federation.server_limits import ServerLimits
 
+    limits = ServerLimits(pending_bytes=int(pending_gib * 1024**3), reserve_bytes=int(reserve_gib * 1024**3))
     told = f"serving on http://{host}:{port}/ (put a TLS proxy before it)"
-    run(root, port, host, on_listening=lambda: errors_console.print(told, markup=False))
+    run(root, port, host, limits=limits, on_listening=lambda: errors_console.print(told, markup=False))
 
 
 @users.command()

@@ -24,9 +24,9 @@ from pathlib import Path
 from dafne_dante.durable import make_folder
 from dafne_dante.errors import SettingsError, StorageError
 
-__all__ = ["RIGHTS", "Account", "Accounts"]
+__all__ = ["ACCOUNTS_FILE", "RIGHTS", "Account", "Accounts"]
 
-_FILE = "accounts.sqlite"
+ACCOUNTS_FILE = "accounts.sqlite"
 _NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 _ID_BYTES, _SECRET_BYTES, _SALT_BYTES = 4, 24, 16
 _NO_ID = "", ""
@@ -68,13 +68,15 @@ class Accounts:
     """The file `accounts.sqlite` in the server's root; StorageError where the disk refuses."""
 
     def __init__(self, root: Path) -> None:
-        self._path = make_folder(root) / _FILE
+        self._path = make_folder(root) / ACCOUNTS_FILE
         try:
             # Before SQLite does, which would let others read it.
             self._path.touch(mode=0o600)
             self._path.chmod(0o600)
         except OSError as error:
-            raise StorageError(f"cannot create {_FILE}: {error.strerror}; check the folder's permissions") from error
+            raise StorageError(
+                f"cannot create {ACCOUNTS_FILE}: {error.strerror}; check the folder's permissions"
+            ) from error
         self._verified: dict[bytes, str] = {}
         self._lock = threading.Lock()
         with self._connect() as connection:
@@ -212,7 +214,9 @@ class Accounts:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
-            raise StorageError(f"cannot use {_FILE}: {error}; check the folder's permissions and space") from error
+            raise StorageError(
+                f"cannot use {ACCOUNTS_FILE}: {error}; check the folder's permissions and space"
+            ) from error
 
 
 def _new_key() -> tuple[str, tuple[str, bytes, bytes]]:

@@ -9,10 +9,11 @@ from typing import Protocol
 
 from dafne_dante.durable import write_stream_atomically
 from dafne_dante.errors import ServerAnswerError, SettingsError, StorageError
+from dafne_dante.federation.accounts import ACCOUNTS_FILE
 from dafne_dante.federation.client import FederationClient, PendingUpload
 from dafne_dante.federation.shelf import Shelf
 
-__all__ = ["Depot", "FolderDepot", "HttpDepot"]
+__all__ = ["Depot", "FolderDepot", "HttpDepot", "shelf_root"]
 
 
 class Depot(Protocol):
@@ -47,8 +48,13 @@ class HttpDepot:
         self._client, self._type = client, model_type
 
     def versions(self) -> tuple[str, ...]:
-        """All versions, oldest first."""
-        return tuple(sorted(self._client.model_info(self._type).timestamps, key=int))
+        """All versions, oldest first; none where the server knows no version of the type, or no such type."""
+        try:
+            return tuple(sorted(self._client.model_info(self._type).timestamps, key=int))
+        except ServerAnswerError as error:
+            if error.status == 404:
+                return ()
+            raise
 
     def fetch_model(self, version: str, destination: Path) -> Path:
         """A copy of one version's file, checked against the server's list."""
@@ -82,8 +88,8 @@ class FolderDepot:
     """
 
     def __init__(self, folder: Path, model_type: str) -> None:
-        root = folder if (folder / "models").is_dir() else folder.parent
-        if not folder.is_dir() or (root != folder and folder.name != "models"):
+        root = shelf_root(folder)
+        if not (root / "models").is_dir():
             raise SettingsError("expected a server's folder with `models` in it, or that folder itself; check --folder")
         self._shelf, self._type = Shelf(root), model_type
         if not self._shelf.has_type(model_type):
@@ -121,6 +127,15 @@ class FolderDepot:
     def put_card(self, version: str, as_json: str, as_markdown: str) -> None:
         """Write `<version>.card.json` and `<version>.card.md` beside the version."""
         self._shelf.put_card(self._type, version, as_json, as_markdown)
+
+
+def shelf_root(folder: Path) -> Path:
+    """The folder above `models`, whether that or `models` itself is named; a Shelf's root.
+
+    A folder `models` that is not there yet, or in which a server keeps its accounts, is a root of its own.
+    """
+    is_a_root = (folder / "models").is_dir() or (folder / ACCOUNTS_FILE).exists() or not folder.is_dir()
+    return folder if is_a_root or folder.name != "models" else folder.parent
 
 
 def _copy(source: Path | None, destination: Path) -> Path:

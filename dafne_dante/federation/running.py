@@ -97,6 +97,7 @@ def _uvicorn_server(root: Path, limits: ServerLimits) -> "uvicorn.Server":
         import uvicorn  # noqa: PLC0415
 
         from dafne_dante.federation.server import create_app  # noqa: PLC0415
+        from dafne_dante.federation.server_door import Door  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(_MISSING) from error
     config = uvicorn.Config(
@@ -104,6 +105,7 @@ def _uvicorn_server(root: Path, limits: ServerLimits) -> "uvicorn.Server":
         log_level="warning",
         access_log=False,  # RequestLog writes one, without keys
         server_header=False,
+        http=Door(limits).connection,  # type: ignore[arg-type]  # it asks for a class and only calls it
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=limits.finish_s,
     )

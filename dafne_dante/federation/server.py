@@ -6,8 +6,8 @@ others; a failure of the disk is 500 without a word of it to the caller.
 
 Differences to Dafne's servers: a body that is too long is 413 (not 401); a mismatch to the stock client's field `hash`
 is found too; uploads of one second are all kept; `upload_data` answers 403, since images stay where they were made;
-whoever calls too often gets 429. A stock client prints that answer, tries twice more in its own thread, gives up and
-goes on.
+whoever calls too often, or has too much waiting to be merged, gets 429; 503 says that the disk is full. A stock client
+prints such an answer, tries twice more in its own thread, gives up and goes on.
 """
 
 import json
@@ -59,13 +59,16 @@ def create_app(root: Path, limits: ServerLimits | None = None) -> FastAPI:
         "upload_data": ("", api.take_data),
     }
     app = FastAPI(title="dafne-dante", docs_url=None, redoc_url=None, openapi_url=None)
-    log = RequestLog(root, max_bytes=limits.log_bytes, files=limits.log_files)
+    log = RequestLog(
+        root, max_bytes=limits.log_bytes, files=limits.log_files, anonymous_files=limits.anonymous_log_files
+    )
     app.add_middleware(
         Guard,
         limits=limits,
         log=log,
         calls=[*json_calls, *file_calls],
-        knows=lambda key: api.accounts.find(key) is not None,
+        user_of=lambda key: account.name if (account := api.accounts.find(key)) else "",
+        has_room=api.room.takes,
     )
     for name, (right, answer) in json_calls.items():
         app.add_api_route(f"/{name}", _json_route(api, right, answer), methods=["POST"], response_model=None)

@@ -21,12 +21,14 @@ from dafne_dante.durable import digest_file
 from dafne_dante.errors import ServerAnswerError
 from dafne_dante.federation.accounts import Account, Accounts
 from dafne_dante.federation.rate_limit import RateLimit
-from dafne_dante.federation.server_guard import Refused, too_often
+from dafne_dante.federation.server_guard import Refused, full, too_often
 from dafne_dante.federation.server_limits import ServerLimits
+from dafne_dante.federation.server_room import Room
 from dafne_dante.federation.shelf import Shelf
 
 __all__ = ["Answer", "Api", "Caller", "FileCall", "JsonCall"]
 
+_WHEN_MERGED = {"Retry-After": "3600"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Answer: TypeAlias = dict[str, Any] | FileResponse
@@ -50,6 +52,7 @@ class Api:
 
     def __init__(self, root: Path, limits: ServerLimits) -> None:
         self.accounts, self._shelf, self._max_file_bytes = Accounts(root), Shelf(root), limits.file_bytes
+        self.room = Room(root, self._shelf, limits)
         self._users = RateLimit(limits.user)
 
     def type_name(self, body: Mapping[str, Any]) -> str:
@@ -64,7 +67,6 @@ class Api:
         key = body.get("api_key")
         account = self.accounts.find(key) if isinstance(key, str) and key else None
         if account is None:
-            self.accounts.log("", "refused", "no key, or a wrong one")
             raise Refused(401, "invalid access code")
         wait_s = self._users.take(account.name)
         if wait_s > 0:
@@ -120,6 +122,8 @@ class Api:
 
     def take_upload(self, caller: Caller, form: Mapping[str, Any], file: UploadFile) -> Answer:
         """upload_model: any bytes, in one piece or in chunks."""
+        if not self.room.takes_from(caller.name, file.size or 0):
+            raise Refused(429, "too many uploads of yours wait to be merged", _WHEN_MERGED)
         whole = self._assemble(caller, form, file)
         if whole is None:
             return {"message": "chunk received"}
@@ -198,11 +202,15 @@ class Api:
             folder = self._shelf.store_chunk(caller.model_type, caller.name, chunk_name, index, file.file)
         except ServerAnswerError as error:
             raise Refused(400, str(error)) from None
-        if self._shelf.chunk_bytes(folder) > self._max_file_bytes:
+        size = self._shelf.chunk_bytes(folder)
+        if size > self._max_file_bytes:
             self._shelf.drop_chunks(folder)
             raise Refused(413, "file too large")
         if index < total - 1:
             return None
+        if not self.room.takes(size):
+            self._shelf.drop_chunks(folder)
+            raise full()
         whole = self._shelf.join_chunks(folder, total)
         if whole is None:
             raise Refused(500, "missing chunk")

@@ -1,4 +1,7 @@
-"""The server's log: one line of JSON for each call, `log/requests.jsonl` in the server's root.
+"""The server's log: one line of JSON for each call, below `log` in the server's root.
+
+`requests.jsonl` has the calls of users; `anonymous.jsonl` has those without a good key, so that whoever has none cannot
+turn the log over until it says nothing of the users any more.
 
 Terms: a line says at (UTC), who (`user`, "" before a key was found good, and `address`), what (`call`, `type`), the
 `status`, the bytes of both bodies, and how long it took (`ms`).
@@ -19,9 +22,10 @@ from pathlib import Path
 
 from dafne_dante.durable import make_folder
 
-__all__ = ["LOG_FILE", "RequestLine", "RequestLog"]
+__all__ = ["ANONYMOUS_LOG_FILE", "LOG_FILE", "RequestLine", "RequestLog"]
 
 LOG_FILE = "requests.jsonl"
+ANONYMOUS_LOG_FILE = "anonymous.jsonl"
 _log = logging.getLogger(__name__)
 
 
@@ -40,43 +44,66 @@ class RequestLine:
 
 
 class RequestLog:
-    """Appends lines below `root`; StorageError when the folder cannot be made. `clock`: seconds since 1970."""
+    """Appends lines below `root`; StorageError when the folder cannot be made. `clock`: seconds since 1970.
 
-    def __init__(self, root: Path, *, max_bytes: int, files: int, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._max_bytes, self._files = make_folder(root / "log") / LOG_FILE, max_bytes, files
+    `files` older files are kept of the users' calls, `anonymous_files` of the others.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_bytes: int,
+        files: int,
+        anonymous_files: int = 1,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        folder = make_folder(root / "log")
+        self._known = _LogFile(folder / LOG_FILE, max_bytes, files)
+        self._anonymous = _LogFile(folder / ANONYMOUS_LOG_FILE, max_bytes, anonymous_files)
         self._clock, self._lock, self._failed = clock, threading.Lock(), False
 
     def write(self, line: RequestLine) -> None:
         """Append one line."""
         at = datetime.fromtimestamp(self._clock(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         content = (json.dumps({"at": at, **asdict(line)}) + "\n").encode("ascii")
+        file = self._known if line.user else self._anonymous
         try:
             with self._lock:
-                self._append(content)
+                file.append(content)
         except OSError as error:
             if not self._failed:
-                _log.error("cannot write %s: %s; calls go on without it", LOG_FILE, error.strerror)
+                _log.error("cannot write %s: %s; calls go on without it", file.path.name, error.strerror)
             self._failed = True
         else:
             self._failed = False
 
-    def _append(self, content: bytes) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+@dataclass(frozen=True)
+class _LogFile:
+    """One log and its `files` older ones, each of about `max_bytes`."""
+
+    path: Path
+    max_bytes: int
+    files: int
+
+    def append(self, content: bytes) -> None:
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             os.write(descriptor, content)
-            full = os.fstat(descriptor).st_size >= self._max_bytes
+            full = os.fstat(descriptor).st_size >= self.max_bytes
         finally:
             os.close(descriptor)
         if full:
             self._turn_over()
 
     def _turn_over(self) -> None:
-        for number in range(self._files, 0, -1):
-            newer = self._numbered(number - 1) if number > 1 else self._path
+        for number in range(self.files, 0, -1):
+            newer = self._numbered(number - 1) if number > 1 else self.path
             if newer.exists():
                 os.replace(newer, self._numbered(number))
-        if self._files == 0:
-            self._path.unlink()
+        if self.files == 0:
+            self.path.unlink()
 
     def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{LOG_FILE}.{number}")
+        return self.path.with_name(f"{self.path.name}.{number}")

@@ -174,6 +174,16 @@ class Shelf:
         path = self._folder(model_type) / "uploads" / filename
         return path if self.is_upload_name(filename) and path.is_file() else None
 
+    def held_by(self, username: str) -> tuple[int, int]:
+        """Files and bytes of one user that wait or are on their way in: uploads and parts, of all types."""
+        sizes = [one.size for kind in self.types() for one in self.uploads(kind) if one.username == username]
+        part = re.compile(re.escape(username) + r"-[0-9a-f]{32}(-[0-9a-f]{16})?(\.whole)?")
+        with _disk("chunks"):
+            for folder in self._models.glob("*/chunks/*"):
+                if part.fullmatch(folder.name):
+                    sizes += [_size(path) or 0 for path in _files_in(folder)]
+        return len(sizes), sum(sizes)
+
     def store_chunk(self, model_type: str, owner: str, name: str, index: int, stream: IO[bytes]) -> Path:
         """Keep one chunk of a file that arrives in parts and return the folder of its parts.
 
@@ -255,6 +265,16 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size if path.is_file() else None
     except FileNotFoundError:
         return None
+
+
+def _files_in(path: Path) -> list[Path]:
+    """What a folder of parts has; a joined file itself; nothing when it was taken away meanwhile."""
+    try:
+        return list(path.iterdir())
+    except NotADirectoryError:
+        return [path]
+    except FileNotFoundError:
+        return []
 
 
 def _sidecar(path: Path) -> Path:

@@ -9,7 +9,8 @@ Invariants
 - When the server says that a part is missing, or that the bytes differ from `original_hash`, it kept nothing: the file
   goes again from part 0 under another name, `_TRIES` times in all. When an answer to the last part is lost it may have
   kept the file: UploadUnknownError, and nothing is sent again.
-- A server that takes every part for a file of its own (FastAPI, and PHP before April 2026) gets the file in one piece.
+- A server that takes every part for a file of its own (FastAPI, PHP before April 2026, and PHP for merged models) gets
+  the file in one piece.
 """
 
 import re
@@ -29,6 +30,7 @@ __all__ = ["Sender"]
 _TRIES = 3
 _ONE_PIECE_BYTES = 500 * 1024**2  # what the stock FastAPI server's nginx lets through
 _NOT_KEPT = re.compile(r"missing chunk( \d+)?|Communication error during upload|SHA-256 checksum mismatch.*")
+_PART_AS_A_FILE = "Communication error", "SHA-256 checksum mismatch"
 _RECEIVED = "chunk received"
 
 
@@ -108,7 +110,7 @@ class Sender:
         try:
             message = self.transport.send(call, form, name, part, last=False).get("message")
         except ServerAnswerError as error:
-            if error.reason.startswith("Communication error"):  # the part's digest against the whole file's
+            if error.reason.startswith(_PART_AS_A_FILE):  # the part's digest against the whole file's
                 raise _PartsNotJoinedError from error
             raise
         if message != _RECEIVED:

@@ -40,6 +40,15 @@ def test_a_pull_to_the_start_keeps_weights_near_it_and_nothing_else_changes():
         FullFineTuning(pull_to_start=-1.0)
 
 
+@pytest.mark.parametrize("pull", [100.0, 1000.0, 1e6])
+def test_a_pull_of_more_than_all_of_the_way_goes_to_the_start_and_not_beyond(pull):
+    """The rate is 1e-2, so that a pull of 100 is all of the way in the first step, and 1000 were ten times of it."""
+    network, before, history = learn(FullFineTuning(pull_to_start=pull))
+    free, _, _ = learn(FullFineTuning())
+    assert all(record.train_loss < 10 for record in history)
+    assert distance(network, before) < 0.5 * distance(free, before)
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_from_scratch_forgets_the_base_and_draws_as_a_new_network_does(kind):
     network, image = build(kind)

@@ -82,6 +82,12 @@ def test_a_short_budget_shortens_the_three_epochs_too_but_leaves_five_steps(minu
 
 def test_a_budget_that_is_too_short_for_three_trainings_may_do_for_one():
     assert is_too_short(0.3, 0.6, 3) and not is_too_short(0.3, 0.6, 1)
+    assert not is_too_short(0.6, 0.6, 3) and is_too_short(0.6, 0.6, 3, replay=4 / 3)
+
+
+def test_steps_for_replayed_cases_are_part_of_the_budget():
+    without, with_them = (choose(Situation(8, 0.8, 0.6, 2.5, replay=replay)) for replay in (1.0, 4 / 3))
+    assert (without.epochs, with_them.epochs) == (10, 7)
 
 
 def test_one_training_learns_from_one_fold_and_measures_on_what_that_holds_out():

@@ -1,8 +1,9 @@
 """Elastic weight consolidation: what matters for the old cases is held, and it never leaves the method."""
 
-import json
+import zipfile
 
 import pytest
+import safetensors.torch
 import torch
 from phantoms import make_case, tiny_plan
 from sites import NEW_SCANNER, write_cases
@@ -12,6 +13,8 @@ from dafne_dante.adaptation.baselines import FullFineTuning
 from dafne_dante.adaptation.fisher import fisher_diagonal
 from dafne_dante.models.build import build_network
 from dafne_dante.models.file import read_model
+from dafne_dante.plugin import tuning
+from dafne_dante.training import loop
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.loop import Recipe, fit
 from dafne_dante.training.prepared import prepare_cases
@@ -91,19 +94,80 @@ def test_without_a_pull_or_without_elasticity_nothing_is_looked_at(method):
     assert all(not group.stiffness for group in method.parameter_groups(nn.Linear(2, 2)))
 
 
-def test_a_site_holds_what_matters_for_the_models_own_domain(command, trained, tmp_path):
-    """By the command: told without cases of that domain, and with them the reference is forgotten less."""
+@pytest.mark.parametrize("option", ["--reference", "--replay"])
+def test_a_site_holds_what_matters_for_the_models_own_domain(command, trained, tmp_path, monkeypatch, option):
+    """By the command: told without cases of that domain; with them, they are what the method is shown."""
+    shown = []
+    real = tuning.fit
+
+    def watched(network, plan, method, training, held_out, *, look_at, **options):
+        result = real(network, plan, method, training, held_out, look_at=look_at, **options)
+        firm = [value for group in method.parameter_groups(network) for value in group.stiffness]
+        shown.append((method, [case.prepared.image.tobytes() for case in look_at], firm))
+        return result
+
+    monkeypatch.setattr(tuning, "fit", watched)
     old = write_cases(tmp_path / "old", (71, 72))
+    known = [case.prepared.image.tobytes() for case in prepare_cases([make_case(seed) for seed in (71, 72)], PLAN)]
     options = (
-        "improve", "--data", trained / "new", "--base", trained / "base.model", "--method", "full", "--epochs", 8,
-        "--json", "--seed", 1,
+        "improve", "--data", trained / "new", "--base", trained / "base.model", "--method", "full", "--epochs", 1,
+        "--out", tmp_path / "out", "--pull", 30, "--elastic",
     )  # fmt: skip
-    code, _, told = command(*options, "--out", tmp_path / "none", "--pull", 30, "--elastic")
+    code, _, told = command(*options)
     assert code != 0 and "--replay or --reference" in told
-    lost = []
-    for name, more in (("free", ()), ("held", ("--pull", 300, "--elastic"))):
-        code, out, told = command(*options, "--out", tmp_path / name, "--reference", old, *more)
-        assert code == 0, told
-        summary = json.loads(out)
-        lost.append(summary["reference_before"]["mean"] - summary["reference_after"]["mean"])
-    assert lost[1] < lost[0]
+    code, _, told = command(*options, option, old)
+    assert code == 0, told
+    ((method, images, firm),) = shown
+    assert method == FullFineTuning(pull_to_start=30.0, elastic=True)
+    assert sorted(images) == sorted(known)
+    assert any(float(value.max()) > 2 * float(value.min()) for value in firm)
+
+
+def test_what_matters_never_leaves_the_site(command, trained, tmp_path, monkeypatch):
+    """Its numbers, in no precision that a delta has, are in no file of a run, nor in a checkpoint while it goes on."""
+    made, checkpoints = [], []
+    look, write = FullFineTuning.look, loop.write_checkpoint
+
+    def looked(self, network, losses):
+        look(self, network, losses)
+        made.extend(self._stiffness.values())
+
+    def written(path, snapshot, identity):
+        write(path, snapshot, identity)
+        checkpoints.append(path.read_bytes())
+
+    monkeypatch.setattr(FullFineTuning, "look", looked)
+    monkeypatch.setattr(loop, "write_checkpoint", written)
+    old = write_cases(tmp_path / "old", (71, 72))
+    code, _, told = command(
+        "improve", "--data", trained / "new", "--base", trained / "base.model", "--method", "full", "--epochs", 2,
+        "--out", tmp_path / "out", "--pull", 30, "--elastic", "--replay", old,
+    )  # fmt: skip
+    assert code == 0, told
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert {"update.delta", "improved.model", "report.html", "summary.json"} <= files.keys()
+    contents = [*files.values(), *checkpoints, *_members(tmp_path / "out" / "improved.model")]
+    needles = [needle for value in made for needle in _as_bytes(value)]
+    assert len(checkpoints) == 2 and len(needles) > 20
+    assert not [len(needle) for needle in needles for content in contents if needle in content]
+    kept = safetensors.torch.save({f"kept/{number}": value.contiguous() for number, value in enumerate(made)})
+    assert any(needle in kept for needle in needles), "a file that held them would be found"
+
+
+def _as_bytes(value):
+    """Runs of eight numbers from the middle of a tensor, in each precision in which they are not all alike."""
+    run = value.flatten()[value.numel() // 2 :][:8]
+    forms = [run.to(dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)]
+    return [
+        form.contiguous().view(torch.uint8).numpy().tobytes()
+        for form in forms
+        if len(form) == 8 and len(form.unique()) >= 4
+    ]
+
+
+def _members(path):
+    """What lies compressed in a file, if it is an archive."""
+    if not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return [archive.read(name) for name in archive.namelist()]

@@ -1,6 +1,7 @@
 """Numerics are probed once and remembered, and the network is left as it was."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,3 +115,36 @@ def test_a_training_computes_with_its_threads(four_threads):
     fit(build_network(PLAN), PLAN, FullFineTuning(), cases, (), recipe=recipe,
         on_epoch=lambda record: seen.append(torch.get_num_threads()))  # fmt: skip
     assert (seen, torch.get_num_threads()) == ([3], 4)
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "native"),
+    [((7, 5), None, False), ((8, 0), None, True), ((9, 0), None, True), ((9, 0), "6", True)],
+)
+def test_a_gpu_computes_in_bfloat16_where_it_has_it_and_not_where_it_emulates_it(
+    tmp_path, monkeypatch, capability, hip, native
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a fake")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *args, **options: True)  # as of one that emulates it
+    monkeypatch.setattr(torch.version, "hip", hip)
+    on_gpu = SimpleNamespace(device=torch.device("cuda", 0))
+    network = SimpleNamespace(parameters=lambda: iter([on_gpu]))
+    assert remembered_numerics(network, PLAN, 1, tmp_path) == Numerics(bfloat16=native, channels_last=True)
+
+
+def test_nothing_is_computed_in_float16_on_a_cpu(tmp_path, monkeypatch):
+    """Neither by the probe, on a processor that has every choice, nor by a training with bfloat16."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(hardware, "_PROBE_SECONDS", 60.0)
+    monkeypatch.setenv(hardware.DEVICE_VARIABLE, "cpu")
+    seen = set()
+    network = build_network(PLAN)
+    for module in network.modules():
+        module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    remembered_numerics(network, PLAN, 1, tmp_path)
+    cases = prepare_cases([make_case(1)], PLAN)
+    recipe = Recipe(epochs=1, steps_per_epoch=1, numerics=Numerics(bfloat16=True))
+    fit(network, PLAN, FullFineTuning(), cases, cases, recipe=recipe)
+    assert seen == {torch.float32, torch.bfloat16}
+    assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}

@@ -157,7 +157,11 @@ def test_a_network_without_parameters_is_refused() -> None:
     ("name", "options", "message"),
     [
         ("dora", {}, "full, gradual-unfreezing, head, lora, norm, scratch, found dora"),
-        ("lora", {"ranks": 4}, "rank, form, scale, b_learning_rate_scale, dropout, kinds, layers, found ranks"),
+        (
+            "lora",
+            {"ranks": 4},
+            "rank, form, scale, b_learning_rate_scale, dropout, kinds, layers, pull_to_start, found ranks",
+        ),
         ("full", {"rank": 4}, "pull_to_start, elastic, found rank"),
         ("head", {"rank": 4}, "no option, found rank"),
         ("gradual-unfreezing", {"_stages": ()}, "found _stages"),

@@ -1,17 +1,22 @@
 """Public sets in the layouts that they are published in, small: what is read, whom it shows, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from dicom_labels import image_slices, random_affine, save
-from phantoms import make_case
+from phantoms import make_case, tiny_plan
 from PIL import Image as Picture
 from pydicom.uid import generate_uid
 from sites import save as save_nifti
 
-from dafne_dante.benchmark.folders import folder_request, read_folder
+from dafne_dante.benchmark.benchmark import run_benchmark
+from dafne_dante.benchmark.folders import folder_request, named_folders, read_folder, read_folders
+from dafne_dante.benchmark.protocol import Effort
 from dafne_dante.benchmark.public_sets import PUBLIC_SETS, read_public_set
+from dafne_dante.benchmark.requests import Wish, make_request
 from dafne_dante.config import Settings
-from dafne_dante.errors import AnnotationError, UnknownLabelError, UnreadableImageError
+from dafne_dante.errors import AnnotationError, SettingsError, UnknownLabelError, UnreadableImageError
 
 SHAPE = (7, 6, 5)
 AFFINE = np.diag([-1.0, -1.5, 3.0, 1.0])
@@ -195,3 +200,64 @@ def test_a_set_is_named_before_its_folder(amos, tmp_path):
     assert (domain.name, domain.subjects) == ("mri", ("amos 0507", "amos 0600"))
     assert folder_request("own", "C:\\data").public == ""
     assert make_case(1).labels != domain.labels
+
+
+def write_lesions(folder, people, *, wmh):
+    """A set of FLAIR and T1 (WMH), or of FLAIR, T1 and T2 (MSLesSeg), of people with a bright ball; T1 is inverted."""
+    for person in people:
+        case = make_case(person, shape=(24, 24, 24))
+        flair, labels = case.image[0], (case.segmentation == 1).astype(np.uint8)
+        place = folder / "Utrecht" / str(person) / "pre" if wmh else folder / "train" / f"P{person}"
+        stem = "" if wmh else f"P{person}_"
+        for contrast, image in {"FLAIR": flair, "T1": 400 - flair, "T2": 0 * flair}.items():
+            write(place / f"{stem}{contrast}.nii.gz", image, case.affine)
+        write(place.parent / "wmh.nii.gz" if wmh else place / f"{stem}MASK.nii.gz", labels, case.affine)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lesions(tmp_path_factory):
+    """WMH's Utrecht and MSLesSeg, four people each."""
+    folder = tmp_path_factory.mktemp("lesions")
+    write_lesions(folder / "WMH", range(4), wmh=True)
+    write_lesions(folder / "MS", range(10, 14), wmh=False)
+    return folder
+
+
+def test_sets_with_other_contrasts_are_compared_on_those_in_common_to_the_end(lesions, tmp_path):
+    """The pair of the documentation: pretrained on one, adapted to the other, and results are there."""
+    wish = Wish(
+        tmp_path / "out", quick=True, methods=("scratch", "lora"), shots=(1,), epochs=1, jobs=1,
+        source=f"wmh2017-utrecht:{lesions / 'WMH'}", folders=(f"ms=mslesseg:{lesions / 'MS'}",),
+    )  # fmt: skip
+    made = make_request(wish, Settings(folder=tmp_path / "configuration"))
+    for domain in (made.source, made.targets["ms"]):
+        assert all(np.allclose(case.image[1], 400 - case.image[0], atol=1e-3) for case in domain.cases), "FLAIR, T1"
+        assert all(len(case.image) == 2 for case in domain.cases)
+    assert made.plan.in_channels == 2
+    plan = replace(tiny_plan(labels=("lesion",)), in_channels=2)
+    made = replace(made, plan=plan, effort=Effort(epochs=1, steps_per_epoch=2, pretraining_epochs=1))
+    rows = run_benchmark(made)
+    assert sorted(row.method for row in rows) == ["lora", "scratch"]
+    assert (tmp_path / "out" / "results.md").is_file()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_contrasts_in_common_are_the_same_whatever_comes_first(lesions, tmp_path, order):
+    wanted = named_folders([f"a=wmh2017:{lesions / 'WMH'}", f"b=mslesseg:{lesions / 'MS'}"])
+    domains = read_folders([wanted[place] for place in order], Settings(folder=tmp_path))
+    assert [domain.name for domain in domains] == [wanted[place].name for place in order]
+    assert all(np.allclose(case.image[1], 400 - case.image[0], atol=1e-3) for one in domains for case in one.cases)
+    alone = read_folders(wanted[1:], Settings(folder=tmp_path))[0]
+    assert len(alone.cases[0].image) == 3, "nothing is left out where nobody lacks it"
+
+
+def test_domains_that_cannot_have_as_many_contrasts_are_refused_before_anything_is_trained(lesions, amos, tmp_path):
+    for source, target in (
+        (f"amos22-mri:{amos}", f"mslesseg:{lesions / 'MS'}"),
+        (f"mslesseg:{lesions / 'MS'}", f"amos22-mri:{amos}"),
+    ):
+        wish = Wish(tmp_path / "out", source=source, folders=(f"other={target}",))
+        with pytest.raises(SettingsError, match="as many contrasts"):
+            make_request(wish, Settings(folder=tmp_path / "configuration"))
+    assert not (tmp_path / "out").exists()

@@ -8,12 +8,13 @@ from phantoms import make_case, tiny_plan
 from sites import NEW_SCANNER, write_cases
 
 from dafne_dante.config import Settings
+from dafne_dante.plugin import improve as story
 from dafne_dante.plugin import tuning
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
 from dafne_dante.training.prepared import prepare_cases
-from dafne_dante.training.replay import steps_with_replay, with_replay
+from dafne_dante.training.replay import replay_factor, steps_with_replay, with_replay
 from dafne_dante.training.sampling import PatchSampler
 
 PLAN = tiny_plan()
@@ -31,6 +32,8 @@ def test_a_quarter_of_the_draws_at_most_is_replayed(own, replayed, times):
     assert [id(case) for case in drawn] == [id(case) for case in (*mine, *others)]
     assert replayed <= len(turns) / 4
     steps = steps_with_replay(12, mine, others)
+    assert steps == 12 if not replayed else steps >= 12 * replay_factor(own, replayed) - 1e-6
+    assert replay_factor(own, replayed) == pytest.approx(len(turns) / (len(turns) - replayed))
     assert steps * (1 - replayed / len(turns)) == pytest.approx(12, abs=1), "of its own cases as many as without"
 
 
@@ -75,15 +78,44 @@ def test_every_training_learns_from_them_and_none_measures_on_them(tmp_path, tra
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["cases"] == count
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_replay_is_a_quarter_of_every_training_and_inside_the_time_budget(tmp_path, trained, monkeypatch, count):
+    """A step is said to take a hundredth of a second; a budget is for all steps, those for replayed cases too."""
+    taken, shares = [], []
+    fit = tuning.fit
+
+    def watched(network, plan, method, training, held_out, **options):
+        recipe = options["recipe"]
+        taken.append(recipe.epochs * recipe.steps_per_epoch)
+        shares.append(2 / len(training.turns))
+        return fit(network, plan, method, training, held_out, **options)
+
+    monkeypatch.setattr(tuning, "fit", watched)
+    monkeypatch.setattr(story, "step_seconds", lambda model, batch_size: 0.01)
+    own, others = write_cases(tmp_path / "own", range(30, 30 + count)), write_cases(tmp_path / "others", (71, 72))
+    minutes = 0.04 if count == 1 else 0.016
+    request = ImprovementRequest(
+        CaseRequest((own,)), tmp_path / "out", trained / "base.model", minutes=minutes, replay=(others,)
+    )  # fmt: skip
+    improve(request, Settings(folder=tmp_path / "configuration"))
+    assert len(taken) == (3 if count == 1 else 1)
+    assert all(share <= 0.25 for share in shares)
+    budget = 0.8 * 60 * minutes
+    assert 0.5 * budget < 0.01 * sum(taken) <= 1.05 * budget, "but for steps that are rounded up"
+
+
 def test_less_is_forgotten(tmp_path, trained):
-    """The base knows one scanner; the site has another, and many epochs of it."""
+    """The base knows one scanner; the site has another, and many epochs of it.
+
+    With this seed the base knows little of the held-out case: there is much to learn, and much to forget.
+    """
     own = write_cases(tmp_path / "own", range(30, 34), **NEW_SCANNER)
     others, reference = write_cases(tmp_path / "others", (71, 72)), write_cases(tmp_path / "reference", (81, 82))
     lost = []
     for replay in ((), (others,)):
         request = ImprovementRequest(
             CaseRequest((own,)), tmp_path / f"out{len(replay)}", trained / "base.model", method="full", epochs=10,
-            reference=(reference,), replay=replay,
+            seed=1, reference=(reference,), replay=replay,
         )  # fmt: skip
         summary = improve(request, Settings(folder=tmp_path / "configuration"))
         lost.append(summary.reference_before["mean"] - summary.reference_after["mean"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dafne_dante.adaptation.fisher import fisher_diagonal
 from dafne_dante.adaptation.low_rank import LowRank
-from dafne_dante.adaptation.protocol import ParameterGroup, dense_groups, trainable_parameters
+from dafne_dante.adaptation.protocol import ParameterGroup, check_pull, dense_groups, trainable_parameters
 from dafne_dante.adaptation.stages import output_head
 from dafne_dante.errors import TrainingError
 
@@ -68,8 +68,7 @@ class FullFineTuning(_Dense):
     _stiffness: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.pull_to_start >= 0:
-            raise TrainingError(f"expected a pull to the start from 0, found {self.pull_to_start}")
+        check_pull(self.pull_to_start)
 
     def prepare(self, network: nn.Module, example: Tensor) -> None:
         """Release everything."""

@@ -7,13 +7,14 @@ probe finds that the loss asks for most change, the gradient's length over the w
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dafne_dante.adaptation.low_rank import LowRank
-from dafne_dante.adaptation.protocol import ParameterGroup, dense_groups, trainable_parameters
+from dafne_dante.adaptation.protocol import ParameterGroup, check_pull, dense_groups, trainable_parameters
 from dafne_dante.adaptation.stages import Stage, module_stages, stages
 from dafne_dante.adaptation.unfreezing import PaperSchedule, PhasedSchedule, Schedule, release_only
 from dafne_dante.adaptation.work import live_share, stage_work
@@ -36,15 +37,17 @@ class GradualUnfreezing:
         unit: what is released as a whole: a U-Net stage, or (the paper's) a module.
         direction: where release begins.
         learning_rate_decay: of each stage over the one that is released before it, above 0 (ULMFiT, arXiv 1801.06146).
+        pull_to_start: of what is released, see ParameterGroup.
 
     Raises:
-        TrainingError: the decay is out of its range.
+        TrainingError: the decay or the pull is out of its range.
     """
 
     schedule: Schedule = field(default_factory=PhasedSchedule)
     unit: Literal["stage", "module"] = "stage"
     direction: Literal["output", "input", "probe"] = "output"
     learning_rate_decay: float = 1.0
+    pull_to_start: float = 0.0
     name: Literal["gradual-unfreezing"] = field(default="gradual-unfreezing", init=False)
     _stages: tuple[Stage, ...] = field(default=(), init=False, repr=False)
     _work: tuple[float, ...] = field(default=(), init=False, repr=False)
@@ -53,6 +56,7 @@ class GradualUnfreezing:
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate_decay <= 1:
             raise TrainingError(f"expected a decay of learning rates above 0 to 1, found {self.learning_rate_decay}")
+        check_pull(self.pull_to_start)
 
     def prepare(self, network: nn.Module, example: Tensor) -> None:
         """Find the stages and freeze those that the schedule begins without."""
@@ -84,7 +88,7 @@ class GradualUnfreezing:
         for index, stage in enumerate(self._prepared()):
             owned = [parameters[name] for name in stage.parameter_names if parameters[name].requires_grad]
             rate = self.learning_rate_decay ** self._order.index(index)
-            groups += dense_groups(f"{stage.name}: ", owned, learning_rate_scale=rate)
+            groups += dense_groups(f"{stage.name}: ", owned, learning_rate_scale=rate, pull_to_start=self.pull_to_start)
         return groups
 
     def describe(self, network: nn.Module) -> str:
@@ -112,18 +116,21 @@ class GradualUnfreezing:
         return self._stages
 
 
-def gradual_unfreezing_by(schedule: str) -> GradualUnfreezing:
+def gradual_unfreezing_by(
+    schedule: str, *, learning_rate_decay: float = 1.0, pull_to_start: float = 0.0
+) -> GradualUnfreezing:
     """Gradual unfreezing as SCHEDULE_NAMES says: Dante's own steps on modules, phases, or phases where a probe begins.
 
     Raises:
-        TrainingError: there is no such schedule.
+        TrainingError: there is no such schedule, or a value is out of its range.
     """
+    made = partial(GradualUnfreezing, learning_rate_decay=learning_rate_decay, pull_to_start=pull_to_start)
     if schedule == "paper":
-        return GradualUnfreezing(PaperSchedule(), unit="module")
+        return made(PaperSchedule(), unit="module")
     if schedule == "phased":
-        return GradualUnfreezing()
+        return made()
     if schedule == "probe":
-        return GradualUnfreezing(direction="probe")
+        return made(direction="probe")
     raise TrainingError(f"expected a schedule from {', '.join(SCHEDULE_NAMES)}, found {schedule}")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dafne_dante.adaptation.layers import KINDS
 from dafne_dante.adaptation.lora import attach_lora, fold_lora, lora_factors, lora_parameters
 from dafne_dante.adaptation.low_rank import Form, LowRank
-from dafne_dante.adaptation.protocol import ParameterGroup, dense_groups, trainable_parameters
+from dafne_dante.adaptation.protocol import ParameterGroup, check_pull, dense_groups, trainable_parameters
 from dafne_dante.adaptation.stages import output_head
 
 __all__ = ["LowRankAdaptation"]
@@ -27,6 +27,10 @@ class LowRankAdaptation:
         dropout: share of the ranks that a training step leaves out.
         kinds: which kinds of layers are adapted, of KINDS.
         layers: names of layers, with * and ?, that are adapted; the others keep their weight.
+        pull_to_start: of the factors, towards no update, and of what trains densely; see ParameterGroup.
+
+    Raises:
+        TrainingError: the pull is negative.
     """
 
     rank: int = 8
@@ -36,7 +40,11 @@ class LowRankAdaptation:
     dropout: float = 0.0
     kinds: tuple[str, ...] = KINDS
     layers: tuple[str, ...] = ("*",)
+    pull_to_start: float = 0.0
     name: Literal["lora"] = field(default="lora", init=False)
+
+    def __post_init__(self) -> None:
+        check_pull(self.pull_to_start)
 
     def prepare(self, network: nn.Module, example: Tensor) -> None:
         """Attach LoRA; the layer that makes the output trains densely."""
@@ -64,11 +72,12 @@ class LowRankAdaptation:
         a_factors, b_factors = lora_parameters(network)
         taken = {id(parameter) for parameter in (*a_factors, *b_factors)}
         others = [p for p in network.parameters() if p.requires_grad and id(p) not in taken]
+        pull = self.pull_to_start
         groups = [
-            ParameterGroup("factors A", a_factors, weight_decay=False),
-            ParameterGroup("factors B", b_factors, self.b_learning_rate_scale, weight_decay=False),
+            ParameterGroup("factors A", a_factors, weight_decay=False, pull_to_start=pull),
+            ParameterGroup("factors B", b_factors, self.b_learning_rate_scale, weight_decay=False, pull_to_start=pull),
         ]
-        return [group for group in groups if group.parameters] + dense_groups("", others)
+        return [group for group in groups if group.parameters] + dense_groups("", others, pull_to_start=pull)
 
     def describe(self, network: nn.Module) -> str:
         """How many numbers stand for how many."""

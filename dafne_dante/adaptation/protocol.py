@@ -15,8 +15,9 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from dafne_dante.adaptation.low_rank import LowRank
+from dafne_dante.errors import TrainingError
 
-__all__ = ["Method", "ParameterGroup", "dense_groups", "trainable_parameters"]
+__all__ = ["Method", "ParameterGroup", "check_pull", "dense_groups", "trainable_parameters"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Method(Protocol):
 
     def finish(self, network: nn.Module) -> None:
         """Fold everything into plain weights and let all of them move again, as in a network just built."""
+
+
+def check_pull(pull_to_start: float) -> None:
+    """TrainingError where the pull of a method is negative or no number."""
+    if not pull_to_start >= 0:
+        raise TrainingError(f"expected a pull to the start from 0, found {pull_to_start}")
 
 
 def trainable_parameters(network: nn.Module) -> int:

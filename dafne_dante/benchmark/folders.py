@@ -18,12 +18,12 @@ import numpy as np
 from dafne_dante.annotations.case import Case
 from dafne_dante.benchmark.domain import Domain
 from dafne_dante.benchmark.protocol import check_name
-from dafne_dante.benchmark.public_sets import PUBLIC_SETS, read_public_set
+from dafne_dante.benchmark.public_sets import PUBLIC_SETS, common_contrasts, read_public_set
 from dafne_dante.config import Settings
 from dafne_dante.errors import SettingsError
 from dafne_dante.plugin.collecting import CaseRequest, collect_cases
 
-__all__ = ["FolderRequest", "folder_request", "named_folders", "one_person_one_name", "read_folder"]
+__all__ = ["FolderRequest", "folder_request", "named_folders", "one_person_one_name", "read_folder", "read_folders"]
 
 _MOST_PUBLIC = 60
 """Studies of a public set: they are all in memory."""
@@ -63,14 +63,42 @@ def named_folders(texts: Sequence[str]) -> tuple[FolderRequest, ...]:
     return tuple(found)
 
 
-def read_folder(request: FolderRequest, settings: Settings, *, contrasts: int | None = None) -> Domain:
+def read_folders(requests: Sequence[FolderRequest], settings: Settings) -> list[Domain]:
+    """The domains, all with as many contrasts; of public sets those that all of them have, by name.
+
+    Raises:
+        SettingsError: they cannot have as many: nothing that is trained on one could be tried on another.
+        AnnotationError, TrustError, StorageError: as read_folder.
+    """
+    names = common_contrasts(request.public for request in requests if request.public)
+    found: dict[int, Domain] = {}
+    known: int | None = None
+    for place in sorted(range(len(requests)), key=lambda place: not requests[place].public):  # those with names first
+        found[place] = read_folder(requests[place], settings, contrasts=known, names=names)
+        count = len(found[place].cases[0].image)
+        if count != (known or count):
+            raise SettingsError(
+                f"expected as many contrasts in {requests[place].name} as in the others, {known}, found {count}; "
+                "choose folders with the same contrasts"
+            )
+        known = count
+    return [found[place] for place in range(len(requests))]
+
+
+def read_folder(
+    request: FolderRequest, settings: Settings, *, contrasts: int | None = None, names: Sequence[str] = ()
+) -> Domain:
     """All studies in the folder, with all labels that they have, sorted.
+
+    Args:
+        contrasts: how many a person's own studies must have; None for as many as the first has.
+        names: which contrasts of a public set are read; all when left out.
 
     Raises:
         AnnotationError, TrustError, StorageError: as collect_cases.
     """
     if request.public:
-        return read_public_set(request.public, request.path, domain=request.name, most=_MOST_PUBLIC)
+        return read_public_set(request.public, request.path, domain=request.name, most=_MOST_PUBLIC, contrasts=names)
     wanted = CaseRequest((request.path,), skip_faulty=request.skip_faulty)
     collection = collect_cases(wanted, settings, contrasts=contrasts)
     cases = [

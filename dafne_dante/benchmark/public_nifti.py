@@ -16,7 +16,7 @@ here: a case knows slices that nobody labelled, not voxels.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +26,24 @@ from dafne_dante.annotations.case import Case
 from dafne_dante.annotations.nifti.image import read_image, read_label_values
 from dafne_dante.errors import UnknownLabelError
 
-__all__ = ["AMOS_LABELS", "LESION_LABELS", "PublicStudy", "amos_studies", "mslesseg_studies", "wmh_studies"]
+__all__ = [
+    "AMOS_LABELS",
+    "LESION_LABELS",
+    "MSLESSEG_CONTRASTS",
+    "WMH_CONTRASTS",
+    "PublicStudy",
+    "amos_studies",
+    "mslesseg_studies",
+    "wmh_studies",
+]
 
 AMOS_LABELS = (
     "spleen", "right kidney", "left kidney", "gall bladder", "oesophagus", "liver", "stomach", "aorta", "postcava",
     "pancreas", "right adrenal gland", "left adrenal gland", "duodenum", "bladder", "prostate or uterus",
 )  # fmt: skip
 LESION_LABELS = ("lesion",)
+WMH_CONTRASTS = ("FLAIR", "T1")
+MSLESSEG_CONTRASTS = ("FLAIR", "T1", "T2")
 _LAST_CT = 500
 _AMOS = re.compile(r"amos_(\d{4})\.nii\.gz")
 _MSLESSEG = re.compile(r"(P\d+)(?:_T\d+)?_MASK\.nii\.gz")
@@ -57,26 +68,28 @@ def amos_studies(folder: Path, *, mri: bool) -> Iterator[PublicStudy]:
                 yield PublicStudy(f"amos {found.group(1)}", _reader((image,), labels, AMOS_LABELS))
 
 
-def wmh_studies(folder: Path, *, site: str = "") -> Iterator[PublicStudy]:
-    """WMH 2017 with FLAIR and T1 as contrasts, of one scanner or of all."""
+def wmh_studies(
+    folder: Path, *, site: str = "", contrasts: Sequence[str] = WMH_CONTRASTS
+) -> Iterator[PublicStudy]:  # fmt: skip
+    """WMH 2017 with these contrasts, of WMH_CONTRASTS, of one scanner or of all."""
     for depth in range(1, 5):
         for labels in sorted(folder.glob("*/" * depth + "wmh.nii.gz")):
             place = labels.parent
             names = place.relative_to(folder).parts
-            images = (place / "pre" / "FLAIR.nii.gz", place / "pre" / "T1.nii.gz")
+            images = tuple(place / "pre" / f"{contrast}.nii.gz" for contrast in contrasts)
             scanner = next((name for name in reversed(names) if name in _WMH_SITES), "")
             if (not site or scanner == site) and all(image.is_file() for image in images):
                 subject = " ".join(("wmh", scanner, place.name))
                 yield PublicStudy(subject, _reader(images, labels, LESION_LABELS, background=(2,)))
 
 
-def mslesseg_studies(folder: Path) -> Iterator[PublicStudy]:
-    """MSLesSeg with FLAIR, T1 and T2 as contrasts; all times of all patients."""
+def mslesseg_studies(folder: Path, *, contrasts: Sequence[str] = MSLESSEG_CONTRASTS) -> Iterator[PublicStudy]:
+    """MSLesSeg with these contrasts, of MSLESSEG_CONTRASTS; all times of all patients."""
     for depth in range(1, 5):
         for labels in sorted(folder.glob("*/" * depth + "*_MASK.nii.gz")):
             found = _MSLESSEG.fullmatch(labels.name)
             stem = labels.name.removesuffix("MASK.nii.gz")
-            images = tuple(labels.parent / f"{stem}{contrast}.nii.gz" for contrast in ("FLAIR", "T1", "T2"))
+            images = tuple(labels.parent / f"{stem}{contrast}.nii.gz" for contrast in contrasts)
             if found and all(image.is_file() for image in images):
                 yield PublicStudy(f"mslesseg {found.group(1)}", _reader(images, labels, LESION_LABELS))
 

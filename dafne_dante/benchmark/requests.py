@@ -14,7 +14,13 @@ from pathlib import Path
 from dafne_dante.benchmark.benchmark import BenchmarkRequest
 from dafne_dante.benchmark.dante_methods import DANTE_METHODS, dante_plan
 from dafne_dante.benchmark.domain import Domain
-from dafne_dante.benchmark.folders import FolderRequest, folder_request, named_folders, one_person_one_name, read_folder
+from dafne_dante.benchmark.folders import (
+    FolderRequest,
+    folder_request,
+    named_folders,
+    one_person_one_name,
+    read_folders,
+)
 from dafne_dante.benchmark.pretraining import plan_for
 from dafne_dante.benchmark.protocol import Effort, Grid
 from dafne_dante.benchmark.simulated import TARGET_NAMES, simulated_plan, simulated_source, simulated_target
@@ -70,7 +76,7 @@ def make_request(
 
     Raises:
         SettingsError: options that do not go together, or the extra `demo` is not installed.
-        AnnotationError, TrustError, StorageError: see read_folder and separate.
+        AnnotationError, TrustError, StorageError: see read_folders and separate.
     """
     if bool(wish.folders) != (wish.source is not None) or (wish.folders and wish.targets):
         raise SettingsError("expected --source DIR with --target NAME=DIR, or --targets alone; check the options")
@@ -109,10 +115,8 @@ def _own_domains(wish: Wish, settings: Settings) -> tuple[Domain, list[Domain]]:
         return replace(request, skip_faulty=wish.skip_faulty, other_people=wish.other_people)
 
     assert wish.source is not None
-    first = read_folder(asked(folder_request("source", wish.source)), settings)
-    contrasts = first.cases[0].image.shape[0]
-    others = [read_folder(asked(one), settings, contrasts=contrasts) for one in named_folders(wish.folders)]
-    source, *targets = one_person_one_name([first, *others])
+    wanted = (folder_request("source", wish.source), *named_folders(wish.folders))
+    source, *targets = one_person_one_name(read_folders([asked(one) for one in wanted], settings))
     return separate(source, targets), targets
 
 

@@ -36,14 +36,19 @@ def improve(
     rank: Annotated[int | None, typer.Option(min=1, help="Of LoRA, at most; auto chooses, else 8.")] = None,
     form: Annotated[str, typer.Option(help="Of LoRA: lora-shared, or lora-channel as in the paper.")] = "lora-shared",
     pull: Annotated[
-        float, typer.Option(min=0, help="Of full: how strongly weights are drawn back to the global model's.")
+        float,
+        typer.Option(min=0, help="Of full, LoRA and unfreezing: how strongly weights are drawn back to the model's."),
     ] = 0.0,
     elastic: Annotated[
-        bool, typer.Option("--elastic", help="Pull each weight by how much it matters for --replay or --reference.")
+        bool,
+        typer.Option("--elastic", help="Of full: pull each weight by how much it matters for --replay or --reference."),
     ] = False,
     schedule: Annotated[
         str, typer.Option(help="Of gradual unfreezing: phased, paper, or probe (begins where the loss asks most).")
     ] = "phased",
+    option: Annotated[
+        list[str] | None, typer.Option(help="More of a method, NAME=VALUE, as in docs/adaptation.md; repeatable.")
+    ] = None,
     reference: Annotated[
         list[Path] | None,
         typer.Option(help="Labelled studies of the model's own domain: what was forgotten there is told; repeatable."),
@@ -53,6 +58,16 @@ def improve(
         typer.Option(help="More to learn from, of the model's own domain, so that less is forgotten; repeatable."),
     ] = None,
     epochs: Epochs = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Stop after so many epochs without a better one; 0 never; half of them, 8 at least, left out."
+        ),
+    ] = None,
+    average: Annotated[
+        float, typer.Option(min=0, max=0.9999, help="Decay of a running mean of the weights, as 0.99; 0 for none.")
+    ] = 0.0,
+    augmentation: Annotated[str, typer.Option(help="How strongly images are changed: plain or strong.")] = "plain",
     seed: Seed = 0,
     upload: Annotated[bool, typer.Option("--upload", help="Send the delta when the gate passes.")] = False,
     resume: Annotated[
@@ -76,15 +91,17 @@ def improve(
     from dafne_dante.plugin.improve import improve as run
     from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
     from dafne_dante.training.choice import AUTO
+    from dafne_dante.training.defaults import AUGMENTATIONS
 
     _check_source(base, server, bundle, model_type, upload)
-    for value, allowed, option in (
+    for value, allowed, flag in (
         (method, (AUTO, *METHOD_NAMES), "--method"),
         (form, CONVOLUTION_FORMS, "--form"),
         (schedule, SCHEDULE_NAMES, "--schedule"),
+        (augmentation, tuple(AUGMENTATIONS), "--augmentation"),
     ):
         if value not in allowed:
-            raise typer.BadParameter(f"expected one of {', '.join(allowed)}, found {value}", param_hint=option)
+            raise typer.BadParameter(f"expected one of {', '.join(allowed)}, found {value}", param_hint=flag)
     settings = load_settings()
     client = _client(server) if server else None
     if bundle is not None:
@@ -94,7 +111,7 @@ def improve(
     request = ImprovementRequest(
         cases, out, base, model_type, method, epochs, seed, upload and bundle is None, resume, rank, chosen, schedule,
         tuple(reference or ()), tuple(replay or ()), server or "", report=report, minutes=minutes, pull=pull,
-        elastic=elastic,
+        elastic=elastic, options=tuple(option or ()), patience=patience, average=average, augmentation=augmentation,
     )  # fmt: skip
     collected: list[Collection] = []
 

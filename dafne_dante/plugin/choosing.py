@@ -68,8 +68,16 @@ def situation_of(
 ) -> Situation:
     """What is known before training; how long a step takes only matters with a budget."""
     trainings = len(division.folds) + 1 if division.is_cross_fit else 1
-    dimensions = base.plan.dimensions
-    return Situation(division.learned_from, zero_shot, step_s, minutes, trainings, dimensions, division.is_one_of_many)
+    return Situation(
+        studies=division.learned_from,
+        zero_shot=zero_shot,
+        step_seconds=step_s,
+        minutes=minutes,
+        trainings=trainings,
+        dimensions=base.plan.dimensions,
+        one_training=division.is_one_of_many,
+        replay=division.replay_factor,
+    )
 
 
 def step_seconds(base: GlobalModel, batch_size: int) -> float:

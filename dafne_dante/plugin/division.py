@@ -16,6 +16,7 @@ from dafne_dante.models.plan import ModelPlan
 from dafne_dante.models.predict import predict_segmentation
 from dafne_dante.training.evaluate import OnCase, evaluate_cases
 from dafne_dante.training.metrics import average_dice
+from dafne_dante.training.replay import replay_factor
 from dafne_dante.types import Image, Segmentation, SpacingMm
 
 __all__ = ["Division", "Fold", "divide", "measure_folds"]
@@ -51,6 +52,11 @@ class Division:
     def first_fold(self) -> "Division":
         """One training only: the first fold, which learns from less."""
         return replace(self, folds=self.folds[:1], is_one_of_many=True)
+
+    @property
+    def replay_factor(self) -> float:
+        """How many times more steps trainings take for the cases that are replayed, at most."""
+        return max(replay_factor(len(fold.training), len(self.replayed)) for fold in self.folds)
 
     @property
     def is_cross_fit(self) -> bool:

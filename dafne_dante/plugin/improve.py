@@ -15,14 +15,12 @@ Invariants
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from dafne_dante.adaptation.gradual import gradual_unfreezing_by
-from dafne_dante.adaptation.method import method_named
-from dafne_dante.adaptation.protocol import Method
+from dafne_dante.adaptation.wish import check_wish, make_method, unused_words
 from dafne_dante.annotations.case import Case
 from dafne_dante.config import Settings
 from dafne_dante.delta.encode import DeltaFacts, encode_delta
@@ -52,6 +50,7 @@ from dafne_dante.plugin.gate import GateDecision, decide_gate
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
 from dafne_dante.plugin.local.using import keep_for_this_site
 from dafne_dante.plugin.preparing import cache_for
+from dafne_dante.plugin.recipe_choice import as_chosen, check_recipe
 from dafne_dante.plugin.report.facts import ReportFacts
 from dafne_dante.plugin.report.measured import Measurements, pair_measurements
 from dafne_dante.plugin.report.writing import REPORT, check_report_place, write_report
@@ -67,7 +66,6 @@ from dafne_dante.training.history import write_history
 __all__ = ["CHECKPOINT", "improve"]
 
 CHECKPOINT = "improvement.checkpoint"
-_RANK = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +109,10 @@ def improve(
         DanteError: any other; no result was written then. The branch says who must act.
     """
     progress, begin = progress or Progress(), time.perf_counter()
+    check_wish(request.wish)
+    check_recipe(request)
     if request.method != AUTO:
-        _method_maker(request)()  # a choice that cannot be is told before anything is read
+        make_method(request.wish)  # a choice that cannot be is told before anything is read
     if request.elastic and not (request.replay or request.reference):
         raise SettingsError("expected --replay or --reference for an elastic pull, found neither; name one of them")
     server = _address(request, settings, client)
@@ -124,7 +124,7 @@ def improve(
         if not request.resume:
             _remove_checkpoint(request)
         request = _settled(request, start, progress)
-        outcome = _fine_tune(start, _method_maker(request), request, settings, progress)
+        outcome = _fine_tune(start, request, settings, progress)
         progress.stage(outcome.decision.reason)
         tuned = outcome.tuned
         update_id = uuid4()
@@ -166,11 +166,11 @@ def _prepare(
         request.data, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage
     )
     progress.collected(collection)
-    division, step_s = _within_budget(divide(collection.cases, seed=request.seed), request, base.model)
-    progress.stage(division.words)
     replayed = _of_own_domain(request.replay, request, settings, base.model, progress)
+    division = divide(collection.cases, seed=request.seed).with_replay(replayed)
+    division, step_s = _within_budget(division, request, base.model)
+    progress.stage(division.words)
     if replayed:
-        division = division.with_replay(replayed)
         progress.stage(f"and {len(replayed)} of the model's own domain, so that less is forgotten")
     network = build_network(plan, base.model.weights).to(choose_device())
     measured = Measurements()
@@ -187,7 +187,8 @@ def _within_budget(division: Division, request: ImprovementRequest, model: Globa
     if kept := kept_choice(request.out, resume=request.resume):
         return (division.first_fold() if kept.one_training else division), 0.0
     step_s = step_seconds(model, request.thrift.batch_size)
-    short = division.is_cross_fit and is_too_short(request.minutes, step_s, len(division.folds) + 1)
+    trainings = len(division.folds) + 1
+    short = division.is_cross_fit and is_too_short(request.minutes, step_s, trainings, division.replay_factor)
     return (division.first_fold() if short else division), step_s
 
 
@@ -249,6 +250,8 @@ def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> 
         resume=request.resume,
     )
     progress.stage(choice.why)
+    if unused := unused_words(request.wish, choice.method):
+        progress.stage(unused)
     return replace(
         request,
         method=choice.method,
@@ -258,24 +261,7 @@ def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> 
     )
 
 
-def _method_maker(request: ImprovementRequest) -> Callable[[], Method]:
-    """What makes the method that was asked for, anew for each training."""
-    if request.method == "gradual-unfreezing":
-        return lambda: gradual_unfreezing_by(request.schedule)
-    if request.method == "lora":
-        return lambda: method_named("lora", rank=request.rank or _RANK, form=request.form)
-    if request.method == "full":
-        return lambda: method_named("full", pull_to_start=request.pull, elastic=request.elastic)
-    return lambda: method_named(request.method)
-
-
-def _fine_tune(
-    start: _Start,
-    make_method: Callable[[], Method],
-    request: ImprovementRequest,
-    settings: Settings,
-    progress: Progress,
-) -> _Outcome:
+def _fine_tune(start: _Start, request: ImprovementRequest, settings: Settings, progress: Progress) -> _Outcome:
     """Train, choose how much of it to keep, and judge it as it would be sent."""
     zero_shot = start.before["mean"]
     if zero_shot is None:
@@ -293,8 +279,8 @@ def _fine_tune(
     measured = Measurements()
     tuning = Tuning(
         model,
-        make_method,
-        replace(recipe, batch_size=request.thrift.batch_size, steps_per_epoch=request.steps or recipe.steps_per_epoch),
+        lambda: make_method(request.wish),
+        as_chosen(recipe, request, several=start.division.is_cross_fit),
         request.out / CHECKPOINT,
         progress.epoch,
         progress.stage,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dafne_dante.adaptation.low_rank import Form
+from dafne_dante.adaptation.wish import MethodWish
 from dafne_dante.annotations.collect import Collection
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.thrift import Thrift
@@ -28,10 +29,8 @@ class ImprovementRequest:
         epochs: None for the default.
         upload: send the delta when the gate passes.
         resume: go on from the checkpoint in `out`, if there is one; else it is removed.
-        rank, form: of LoRA; None for a rank of 8, or what auto chooses.
-        pull, elastic: of full fine-tuning: how strongly weights are drawn back to the global model's, and whether by
-            how much each matters for the cases of `replay`, or of `reference` where there are none to replay.
-        schedule: of gradual unfreezing, one of SCHEDULE_NAMES.
+        rank, form, schedule, pull, elastic, options: of the method, see MethodWish; elastic looks at the cases of
+            `replay`, or of `reference` where there are none to replay.
         reference: labelled studies of the global model's own domain, on which it is told what was forgotten.
         server: base URL of the client's server; the settings' when left out.
         trigger: what asked for it, for the outbox and the audit log: command, improve-button, nightly, ...
@@ -41,6 +40,10 @@ class ImprovementRequest:
         thrift: how to train where memory is short.
         minutes: that training may take where auto chooses; None for no limit.
         steps: of an epoch; None for the default.
+        patience: epochs without a better one after which training stops, 0 for never; None for the default
+            (`adaptation_patience`), or never where several trainings are compared.
+        average: decay of a running mean of the weights, see Recipe; 0 for none.
+        augmentation: how strongly batches are changed, one of AUGMENTATIONS.
     """
 
     data: CaseRequest
@@ -65,6 +68,15 @@ class ImprovementRequest:
     steps: int | None = None
     pull: float = 0.0
     elastic: bool = False
+    options: tuple[str, ...] = ()
+    patience: int | None = None
+    average: float = 0.0
+    augmentation: str = "plain"
+
+    @property
+    def wish(self) -> MethodWish:
+        """The method and what was chosen about it."""
+        return MethodWish(self.method, self.rank, self.form, self.schedule, self.pull, self.elastic, self.options)
 
 
 @dataclass(frozen=True)

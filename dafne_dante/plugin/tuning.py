@@ -125,7 +125,9 @@ def smallest_updates(
 
 def _held_out(tuning: Tuning, division: Division) -> Tuned:
     (fold,) = division.folds
-    result, updates = _train(tuning, [*fold.training, *division.replayed], fold.held_out, checkpoint=tuning.checkpoint)
+    result, updates = _train(
+        tuning, fold.training, fold.held_out, replayed=division.replayed, checkpoint=tuning.checkpoint
+    )
     return _tuned(tuning, division, result, updates, [updates])
 
 
@@ -135,7 +137,9 @@ def _cross_fitted(tuning: Tuning, division: Division) -> Tuned:
     count = len(division.folds) + 1
     for number, fold in enumerate(division.folds, start=1):
         tuning.on_stage(f"training {number} of {count}")
-        result, updates = _train(tuning, [*fold.training, *division.replayed], fold.held_out, before=results, of=count)
+        result, updates = _train(
+            tuning, fold.training, fold.held_out, replayed=division.replayed, before=results, of=count
+        )
         results.append(result)
         found.append(updates)
     history = _mean_history([result.history for result in results])

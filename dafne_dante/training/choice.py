@@ -43,6 +43,7 @@ class Situation:
         trainings: how many there will be, more than one where studies are cross-fitted.
         dimensions: of the network.
         one_training: whether there would be more, had there been time.
+        replay: how many steps are taken for each of an epoch, more than one where cases are replayed.
     """
 
     studies: int
@@ -52,6 +53,7 @@ class Situation:
     trainings: int = 1
     dimensions: int = 3
     one_training: bool = False
+    replay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,17 @@ def choose(situation: Situation) -> Choice:
     return Choice(method, rank, rate, epochs, why, steps, situation.one_training)
 
 
-def is_too_short(minutes: float, step_seconds: float, trainings: int) -> bool:
-    """Whether a budget is too short for so many trainings, even for the shortest."""
-    return _possible_steps(minutes, step_seconds, trainings) < _LEAST_EPOCHS * _LEAST_STEPS
+def is_too_short(minutes: float, step_seconds: float, trainings: int, replay: float = 1.0) -> bool:
+    """Whether a budget is too short for so many trainings, even for the shortest; `replay` as in Situation."""
+    return _possible_steps(minutes, step_seconds * replay, trainings) < _LEAST_EPOCHS * _LEAST_STEPS
 
 
 def _within_budget(situation: Situation, wanted: int) -> tuple[int, int]:
     """Epochs of each training, and the steps of each."""
     if situation.minutes is None or situation.step_seconds <= 0:
         return wanted, _STEPS
-    possible = _possible_steps(situation.minutes, situation.step_seconds, situation.trainings)
+    step_seconds = situation.step_seconds * situation.replay
+    possible = _possible_steps(situation.minutes, step_seconds, situation.trainings)
     epochs = min(wanted, max(_LEAST_EPOCHS, int(possible / _STEPS)))
     return epochs, max(_LEAST_STEPS, min(_STEPS, int(possible / epochs)))
 

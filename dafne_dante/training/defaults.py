@@ -12,15 +12,19 @@ from dataclasses import replace
 from math import ceil
 from typing import Literal
 
+from dafne_dante.errors import TrainingError
 from dafne_dante.training.augmentation import Strengths
 from dafne_dante.training.hardware import Numerics
 from dafne_dante.training.recipe import Recipe
 
 __all__ = [
+    "AUGMENTATIONS",
     "FROM_SCRATCH",
     "LEARNING_RATES",
     "Start",
+    "adaptation_patience",
     "adaptation_rate",
+    "augmentation_named",
     "recipe_for_adaptation",
     "recipe_from_scratch",
     "start_of",
@@ -44,6 +48,9 @@ _WARMUP_SHARES: dict[Start, float] = {"good": 0.05, "poor": 0.05, "new": 0.15}
 warm-up and 0.36 with 4; a good start is the sooner better with 4 (85 % of the peak after 1.0 epochs instead of 1.3)."""
 _SHARES_2D = {"gradual-unfreezing": 0.25, "lora": 0.5}
 _ADAPTATION_EPOCHS = 15
+_PATIENCE_SHARE, _LEAST_PATIENCE = 0.5, 8
+AUGMENTATIONS: dict[str, Strengths] = {"plain": Strengths(), "strong": Strengths(1.0, 1.0, 1.0, mirror=True)}
+"""Of an adaptation, by name: intensities at half strength; or all of what there is, mirroring where labels allow it."""
 _SCRATCH_EPOCHS = 40
 _SCRATCH_RATES = {2: 1e-3, 3: 2e-3}
 _SCRATCH_STEPS = (20, 250)
@@ -81,6 +88,22 @@ def adaptation_rate(method: str, start: Start, *, dimensions: int = 3) -> float:
     """
     shares = _SHARES_2D if dimensions == 2 and start == "new" else {}
     return LEARNING_RATES[method][start] * shares.get(method, 1.0)
+
+
+def adaptation_patience(epochs: int) -> int:
+    """Epochs without a better one after which an adaptation stops when nobody says otherwise.
+
+    Half of them, 8 at least: a rate that falls along a cosine may find something better in its last third, and a
+    training of up to 8 epochs is never cut. What remains is the best epoch, with or without those that are saved.
+    """
+    return max(_LEAST_PATIENCE, ceil(_PATIENCE_SHARE * epochs))
+
+
+def augmentation_named(name: str) -> Strengths:
+    """One of AUGMENTATIONS; TrainingError for another name."""
+    if name not in AUGMENTATIONS:
+        raise TrainingError(f"expected an augmentation from {', '.join(AUGMENTATIONS)}, found {name[:60]}")
+    return AUGMENTATIONS[name]
 
 
 def recipe_from_scratch(

@@ -40,6 +40,8 @@ _MAX_BYTES = 1 << 20
 _MUST_WIN_BY = 0.9
 _TIMED_STEPS = 2
 _PROBE_SECONDS = 2.0
+_FIRST_WITH_BFLOAT16 = (8, 0)
+"""Compute capability of NVIDIA's Ampere."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def set_memory_format(network: nn.Module, *, channels_last: bool) -> None:
 
 def _probe(network: nn.Module, plan: ModelPlan, batch_size: int, device: torch.device) -> Numerics:
     if device.type == "cuda":
-        return Numerics(bfloat16=torch.cuda.is_bf16_supported(), channels_last=True)
+        return Numerics(bfloat16=_has_bfloat16(device), channels_last=True)
     begin, best = time.perf_counter(), Numerics()
     fastest = _time(network, plan, batch_size, best)
     for change in _changes(torch.get_num_threads()):
@@ -107,6 +109,14 @@ def _probe(network: nn.Module, plan: ModelPlan, batch_size: int, device: torch.d
         if seconds < _MUST_WIN_BY * fastest:
             best, fastest = candidate, seconds
     return best
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU computes in bfloat16 by itself.
+
+    `torch.cuda.is_bf16_supported` says yes as well where it is emulated, which is slower than float32.
+    """
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= _FIRST_WITH_BFLOAT16
 
 
 def _changes(threads: int) -> Iterator[dict[str, Any]]:

@@ -39,7 +39,7 @@ from dafne_dante.training.optimizer import adamw
 from dafne_dante.training.prepared import PreparedCase
 from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.recipe import Recipe, rate_factor
-from dafne_dante.training.run import Best, Run, optimizer_groups, release, restore, take_snapshot
+from dafne_dante.training.run import Best, Run, optimizer_groups, release, restore, take_snapshot, where_pulled
 from dafne_dante.training.sampling import Batch, PatchSampler
 
 __all__ = ["FitResult", "Recipe", "fit"]
@@ -147,12 +147,11 @@ def _begin(
     method.advance(network, 1, recipe.epochs)
     heads = AuxiliaryHeads(network) if recipe.deep_supervision else None
     groups = optimizer_groups(network, method, recipe, heads)
-    pulled = [parameter for group in groups if group["pull_to_start"] for parameter in group["params"]]
     return Run(
         network=network,
         outputs=SupervisedNetwork(network, heads),
         optimizer=adamw(groups, recipe.learning_rate),
-        start={parameter: parameter.detach().clone() for parameter in pulled},
+        start=where_pulled(groups),
         stiffness={
             parameter: value
             for group in method.parameter_groups(network)
@@ -235,7 +234,9 @@ def _pull_to_start(run: Run) -> None:
             for parameter in group["params"]:
                 pull = group["lr"] * group["pull_to_start"]
                 stiffness = run.stiffness.get(parameter)
-                parameter.lerp_(run.start[parameter], pull if stiffness is None else (pull * stiffness).clamp(max=1.0))
+                # No further than the start: beyond it each step would lead farther away.
+                share = min(pull, 1.0) if stiffness is None else (pull * stiffness).clamp(max=1.0)
+                parameter.lerp_(run.start[parameter], share)
 
 
 def _assess(

@@ -62,6 +62,8 @@ class Recipe:
             raise TrainingError(f"expected a decay of the average from 0 to below 1, found {self.average_decay:g}")
         if not 0 <= self.last_epoch <= self.epochs:
             raise TrainingError(f"expected a last epoch from 0 to {self.epochs}, found {self.last_epoch}")
+        if self.patience < 0:
+            raise TrainingError(f"expected a patience from 0, found {self.patience}")
         if self.schedule not in ("cosine", "poly"):
             raise TrainingError(f"expected the schedule cosine or poly, found {self.schedule}")
 

@@ -12,22 +12,32 @@ from math import ceil
 from dafne_dante.training.joined import JoinedCases
 from dafne_dante.training.prepared import PreparedCase
 
-__all__ = ["steps_with_replay", "with_replay"]
+__all__ = ["replay_factor", "steps_with_replay", "with_replay"]
 
 _OWN_A_REPLAYED = 3
+_ROUNDING = 1e-9  # 12 steps of 4/3 are 16, whatever a binary fraction says
 
 
 def with_replay(own: Sequence[PreparedCase], replayed: Sequence[PreparedCase]) -> Sequence[PreparedCase]:
     """What to draw from: the site's own cases as often as it takes, and those replayed once; nothing without own."""
     if not own or not replayed:
         return own
-    return JoinedCases((own, replayed), (max(1, ceil(_OWN_A_REPLAYED * len(replayed) / len(own))), 1))
+    return JoinedCases((own, replayed), (_turns(len(own), len(replayed)), 1))
+
+
+def replay_factor(own: int, replayed: int) -> float:
+    """How many times more steps a training takes that also draws so many replayed cases; 1 to 4/3."""
+    if not own or not replayed:
+        return 1.0
+    drawn = own * _turns(own, replayed)
+    return (drawn + replayed) / drawn
 
 
 def steps_with_replay(steps: int, own: Sequence[PreparedCase], replayed: Sequence[PreparedCase]) -> int:
     """The steps of an epoch in which the site's own cases are drawn as often as in `steps` without replay."""
-    drawn_from = with_replay(own, replayed)
-    if not isinstance(drawn_from, JoinedCases):
-        return steps
-    turns = len(drawn_from.turns)
-    return ceil(steps * turns / (turns - len(replayed)))
+    return ceil(steps * replay_factor(len(own), len(replayed)) - _ROUNDING)
+
+
+def _turns(own: int, replayed: int) -> int:
+    """How often each own case is drawn for every time that each replayed one is."""
+    return max(1, ceil(_OWN_A_REPLAYED * replayed / own))

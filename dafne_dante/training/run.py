@@ -9,7 +9,7 @@ Invariants
 - Which parameters move follows from the method and the epoch; it is not stored but repeated, and compared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from dafne_dante.training.processes import ALONE, Processes
 from dafne_dante.training.recipe import Recipe
 from dafne_dante.training.sampling import PatchSampler
 
-__all__ = ["Best", "Run", "optimizer_groups", "release", "restore", "take_snapshot"]
+__all__ = ["Best", "Run", "optimizer_groups", "release", "restore", "take_snapshot", "where_pulled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Run:
     average: AveragedWeights | None
     heads: AuxiliaryHeads | None
     mirror_axes: tuple[int, ...] = ()
-    start: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    start: dict[nn.Parameter, Tensor] = field(default_factory=dict)
     stiffness: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
@@ -85,7 +85,14 @@ def release(run: Run, method: Method, recipe: Recipe, epoch: int) -> bool:
         if released:
             steps = (epoch - 1) * recipe.steps_per_epoch
             run.optimizer.add_param_group({**group, "params": released, "steps_before": steps})
+            run.start |= where_pulled([{**group, "params": released}])
     return True
+
+
+def where_pulled(groups: Iterable[Mapping[str, Any]]) -> dict[nn.Parameter, Tensor]:
+    """Copies of what is pulled back to where it is now: before the run, or when it is released, not having moved."""
+    pulled = [parameter for group in groups if group["pull_to_start"] for parameter in group["params"]]
+    return {parameter: parameter.detach().clone() for parameter in pulled}
 
 
 def optimizer_groups(

@@ -23,7 +23,7 @@ import platformdirs
 import tomli_w
 
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
-from dafne_dante.errors import SettingsError
+from dafne_dante.errors import SettingsError, StorageError
 from dafne_dante.settings_values import fault_of, is_key_text, is_proxy_address, parse_text, site_names, typed
 
 if sys.version_info >= (3, 11):
@@ -157,6 +157,8 @@ class Settings:
         annotations: how labelled studies are found, read and kept.
         nightly: when jobs run by themselves.
         worker: what a job may take of the machine.
+        key_fault: why the key is not here that should be in the keyring, and what to do, in words; "" when it is, or
+            none should be. No setting: it is found when settings are read.
     """
 
     folder: Path
@@ -181,6 +183,7 @@ class Settings:
     annotations: AnnotationSettings = field(default_factory=AnnotationSettings)
     nightly: NightlySettings = field(default_factory=NightlySettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
+    key_fault: str = ""
 
 
 OWN_SECTIONS: Mapping[str, type[Any]] = {
@@ -213,11 +216,12 @@ def site_folder(environment: Mapping[str, str] = os.environ) -> Path:
 def load_settings(folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read `settings.toml` of the folder, let that of the site replace it, then `DAFNE_DANTE_<NAME>` for any setting.
 
-    In the environment a list or a table is written as in TOML. The names of labels of both files hold together.
+    In the environment a list or a table is written as in TOML. The names of labels of both files hold together. A
+    keyring that is locked, or has no key for the server, is no fault of the settings: all works that needs no server,
+    and `key_fault` says what to do.
 
     Raises:
         SettingsError: a file is not TOML, or holds unknown or malformed settings; all are listed in one message.
-        StorageError: the key is in the keyring, which refuses.
     """
     folder = folder or configuration_folder(environment)
     found: dict[str, Any] = {}
@@ -235,8 +239,7 @@ def load_settings(folder: Path | None = None, environment: Mapping[str, str] = o
             found[name] = parse_text(name, value)
     values, more = _checked(found)
     if values.get("api_key") == KEYRING:
-        values["api_key"], fault = _kept_key(values.get("server", ""))
-        more += [fault] if fault else []
+        values["api_key"], values["key_fault"] = _kept_key(values.get("server", ""))
     if faults or more:
         raise SettingsError(f"{SETTINGS_FILE} or the environment: " + "; ".join(faults + more))
     return Settings(folder=folder, **values)
@@ -327,11 +330,16 @@ def _checked(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _kept_key(server: str) -> tuple[str, str]:
-    """The server's key in the keyring, and what is wrong with it."""
+    """The server's key in the keyring, and why it cannot be had."""
     from dafne_dante.keychain import FEDERATION, system_keychain  # noqa: PLC0415 (a keyring takes time to be found)
 
-    keychain = system_keychain(FEDERATION)
-    kept = keychain.get(server) if keychain else None
+    if not server:
+        return "", ""
+    try:
+        keychain = system_keychain(FEDERATION)
+        kept = keychain.get(server) if keychain else None
+    except StorageError as error:
+        return "", f"{error}, or enter the server's key again"
     if kept and not fault_of("api_key", kept):
         return kept, ""
     what = "no such key in it" if keychain else "no keyring"

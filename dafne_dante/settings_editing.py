@@ -13,7 +13,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from dafne_dante.config import KEYRING, SECTIONS, SETTINGS_FILE, faults_of
 from dafne_dante.durable import make_folder, read_bounded, write_atomically
-from dafne_dante.errors import SettingsError
+from dafne_dante.errors import SettingsError, StorageError
 from dafne_dante.keychain import FEDERATION, Keychain, system_keychain
 from dafne_dante.settings_template import settings_template
 
@@ -34,7 +34,7 @@ def change_settings(
         changes: plain values; of `api_key` the key itself, "" for none.
 
     Returns:
-        Where a key went, in one sentence for a person; "" when none was among the changes.
+        Where a key went, or that one is needed for the new server, in one sentence for a person; "" for neither.
 
     Raises:
         SettingsError: the file is not TOML, or what would come of it is not valid; all faults in one message.
@@ -52,6 +52,8 @@ def change_settings(
     told = ""
     if changes.get("api_key"):
         told = _keep_key(document, str(changes["api_key"]), find_keychain)
+    elif "server" in changes:
+        told = _needed_key(document, find_keychain)
     write_atomically(path, tomlkit.dumps(document).encode(), mode=0o600)
     return told
 
@@ -66,10 +68,31 @@ def _read(path: Path) -> tomlkit.TOMLDocument:
 
 def _keep_key(document: tomlkit.TOMLDocument, key: str, find_keychain: Callable[[], Keychain | None]) -> str:
     federation: Any = document["federation"]
-    server = str(federation.get("server", ""))
-    keychain = find_keychain()
+    keychain, server = find_keychain(), _server(document)
     if keychain is None or not server:
         return f"this machine has no keyring that is fit for secrets, so the key is in {SETTINGS_FILE}, readable by you"
-    keychain.put(server if server.endswith("/") else f"{server}/", key)
+    keychain.put(server, key)
     federation["api_key"] = KEYRING
     return "the key is in the operating system's keyring"
+
+
+def _needed_key(document: tomlkit.TOMLDocument, find_keychain: Callable[[], Keychain | None]) -> str:
+    """What a person must do whose key is in the keyring, under another server's address."""
+    federation: Any = document["federation"]
+    if federation.get("api_key") != KEYRING or not _server(document):
+        return ""
+    try:
+        keychain = find_keychain()
+        known = keychain is not None and keychain.get(_server(document))
+    except StorageError as error:
+        return str(error)
+    return (
+        "" if known else "the operating system's keyring has no key for this server; enter the one that belongs to it"
+    )
+
+
+def _server(document: tomlkit.TOMLDocument) -> str:
+    """The address under which the keyring knows the server, as `config` reads it; "" for none."""
+    federation: Any = document["federation"]
+    server = str(federation.get("server", ""))
+    return server if not server or server.endswith("/") else f"{server}/"

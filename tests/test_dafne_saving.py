@@ -3,13 +3,16 @@
 The window is a stand-in with Dafne's own names; tests/dafne_client drives the real one.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from dafne_dante.annotations.case import Case
+from dafne_dante.annotations.new_slices import new_slices
 from dafne_dante.annotations.store.opening import open_case_store
-from dafne_dante.config import Settings
+from dafne_dante.config import Settings, WorkerSettings
 from dafne_dante.errors import AnnotationError, SettingsError
 from dafne_dante.host.dafne_qt.drawn import drawn_study, model_type_of
 from dafne_dante.host.keeping import keep_save
@@ -23,7 +26,7 @@ class Rois:
     """Dafne's store of masks: `get_mask` makes what it is asked for, so that looking at it can change it."""
 
     def __init__(self, **masks):
-        self.masks = {name: dict(by_slice) for name, by_slice in masks.items()}
+        self.masks = {name: {z: mask.copy() for z, mask in by_slice.items()} for name, by_slice in masks.items()}
 
     def get_roi_names(self):
         return list(self.masks)
@@ -135,6 +138,64 @@ def test_a_correction_replaces_the_case_and_puts_the_job_off(settings):
     (job,) = queue.jobs()
     assert job.not_before_s > first.job.not_before_s
     assert len(open_case_store(settings, say=print).cases()) == 1
+
+
+def save(settings, queue, **masks):
+    return keep_save(drawn_study(window(**masks)), "Thigh", settings, queue)
+
+
+def test_too_little_for_a_job_adds_up_until_it_is_enough(settings):
+    queue = open_jobs(settings)
+    one, two = {1: square(0)}, {1: square(0), 2: square(1)}
+    assert (save(settings, queue, vastus=one).job, queue.jobs()) == (None, [])
+    assert save(settings, queue, vastus=one).job is None, "the same again is nothing new"
+    assert queue.jobs() == []
+    kept = save(settings, open_jobs(settings), vastus=two)
+    assert (kept.annotated, kept.fresh, kept.job.trigger) == (2, 1, "saved")
+    assert save(settings, queue, vastus={**two, 3: square(0)}).job.job_id == kept.job.job_id, "one that waits takes it"
+
+
+def test_what_a_job_learned_from_is_not_counted_for_the_next_one(settings):
+    queue = open_jobs(settings)
+    save(settings, queue, vastus={1: square(0)})
+    queue.claim(queue.add("Thigh", "button").job_id, "a 1 1 0")
+    assert save(settings, queue, vastus={1: square(0), 2: square(0)}).job is None
+    assert save(settings, queue, vastus={1: square(1), 2: square(0)}).job is not None, "a slice drawn anew is new"
+
+
+def test_another_model_s_slices_are_its_own_and_the_setting_says_how_many(settings):
+    queue = open_jobs(settings)
+    at_once = replace(settings, worker=WorkerSettings(after_slices=1))
+    save(settings, queue, vastus={1: square(0)})
+    assert keep_save(drawn_study(window(rectus={1: square(0)})), "Leg", settings, queue).job is None
+    assert keep_save(drawn_study(window(rectus={2: square(0)})), "Leg", at_once, queue).job.model_type == "Leg"
+    assert [job.model_type for job in queue.jobs()] == ["Leg"]
+
+
+def case(annotated, labels=("a", "b"), value=1, shape=(4, 4, 3)):
+    segmentation = np.zeros(shape, np.uint8)
+    segmentation[1:3, 1:3, annotated] = value
+    flags = np.zeros(shape[2], bool)
+    flags[annotated] = True
+    return Case("c", np.zeros((1, *shape), np.float32), segmentation, flags, np.eye(4), labels)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "count"),
+    [
+        (None, case([0, 2]), 2),
+        (case([0, 2]), case([0, 2]), 0),
+        (case([0]), case([0, 2]), 1),
+        (case([0, 2]), case([0]), 0),
+        (case([0, 2], value=1), case([0, 2], value=2), 2),
+        (case([0, 2], ("a", "b"), 1), case([0, 2], ("b", "a"), 2), 0),
+        (case([0, 2], ("b",), 1), case([0, 2], ("a", "b"), 2), 0),
+        (case([0], shape=(4, 4, 2)), case([0], shape=(4, 4, 3)), 1),
+    ],
+    ids=["new", "same", "one more", "one less", "other label", "other order", "more labels", "other image"],
+)
+def test_slices_are_new_when_they_show_something_else(before, after, count):
+    assert new_slices(before, after) == count
 
 
 def test_without_a_model_the_case_is_kept_and_nothing_is_asked_for(settings):

@@ -144,6 +144,13 @@ def test_a_proxy_that_opens_tls_is_recognised_and_then_trusted(tmp_path):
     assert '"Hospital Web Filter", an authority that this site added' in found["certificate"][1]
 
 
+def test_a_key_that_the_keyring_does_not_give(tmp_path, server):
+    settings = replace(settings_for(tmp_path, server.url), api_key="", key_fault="expected a key, found none")
+    *_, last = check_server(settings)
+    assert (last.name, last.state, last.found) == ("key", "fault", "expected a key, found none")
+    assert "unlock the keyring" in last.advice
+
+
 def test_without_a_server(tmp_path):
     (finding,) = check_server(Settings(folder=tmp_path))
     assert finding.state == "warning"

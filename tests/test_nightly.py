@@ -1,30 +1,24 @@
 """A nightly run improves what is new, in its window, and leaves the machine when somebody needs it."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from queues import OTHER, TYPE, WORKER, Jobs
+from nights import FakeWorker, Site, at
+from queues import OTHER, TYPE, WORKER
 
 from dafne_dante.config import NightlySettings, Settings, WorkerSettings, load_settings, write_settings
-from dafne_dante.errors import SettingsError, TrainingError
+from dafne_dante.errors import ServerUnreachableError, SettingsError, TrainingError
 from dafne_dante.federation.accounts import Accounts
 from dafne_dante.federation.running import RunningServer
 from dafne_dante.federation.shelf import Shelf
-from dafne_dante.plugin import machine, nightly
-from dafne_dante.plugin.job_states import JobOptions
+from dafne_dante.plugin.job_states import UNTRIED, JobOptions
 from dafne_dante.plugin.jobs import jobs_folder, open_jobs
 from dafne_dante.plugin.keeping import keep_studies
-from dafne_dante.plugin.night import choose_models, window_at
-from dafne_dante.plugin.nightly import plan_night, run_night
+from dafne_dante.plugin.night import window_at
+from dafne_dante.plugin.nightly import run_night
 from dafne_dante.plugin.worker import newest_case_ns
-
-DAY = datetime(2026, 11, 23, tzinfo=timezone.utc)
-
-
-def at(hours, day=0):
-    """A moment of that day."""
-    return DAY + timedelta(days=day, hours=hours)
 
 
 @pytest.mark.parametrize(
@@ -44,65 +38,6 @@ def at(hours, day=0):
 def test_the_window_may_go_over_midnight(start, stop, hours, is_now, begin):
     window = window_at(NightlySettings(start=start, stop=stop), at(hours))
     assert (window.is_now, window.begin) == (is_now, at(begin))
-
-
-class Site:
-    """A queue, a machine that does as a test says, cases that were kept, and workers that do every job at once."""
-
-    def __init__(self, folder, monkeypatch, **nightly_settings):
-        self.settings = Settings(folder=folder, nightly=NightlySettings(**nightly_settings))
-        self.jobs = Jobs(jobs_folder(self.settings))
-        self.power, self.idle, self.saved, self.moment = True, True, [], at(21)
-        self.paused, self.worked, self.ends = [], [], "done"
-        monkeypatch.setattr(nightly, "_saved_ns", lambda settings: list(self.saved))
-        monkeypatch.setattr(nightly, "_ASK_MACHINE_S", -1.0)
-
-    def is_on_power(self):
-        return self.power
-
-    def is_idle(self):
-        return self.idle
-
-    def options(self, **changes):
-        return {"machine": self, "now": lambda: self.moment, **changes}
-
-    def plan(self, **changes):
-        return plan_night(self.settings, self.jobs.queue, **self.options(**changes))
-
-    def run(self, **changes):
-        wanted = self.options(make_worker=lambda job_id: FakeWorker(self, job_id), **changes)
-        return run_night(self.settings, self.jobs.queue, **wanted)
-
-    def done(self, model_type, until_ns, state="done"):
-        queue = self.jobs.queue
-        job = queue.claim(queue.add(model_type, "button").job_id, WORKER)
-        queue.finish(job.job_id, WORKER, state, "", learned_until_ns=until_ns)
-
-
-class FakeWorker:
-    """Ends its job at once, or never, as the site says."""
-
-    def __init__(self, site, job_id):
-        self.site, self.job_id = site, job_id
-
-    def start(self):
-        queue = self.site.jobs.queue
-        self.site.worked.append(queue.get(self.job_id).model_type)
-        queue.claim(self.job_id, OTHER)
-        if self.site.ends:
-            queue.finish(self.job_id, OTHER, self.site.ends, "", learned_until_ns=10**19 // 2)
-
-    def wait(self, timeout_s):
-        self.site.moment += timedelta(minutes=10)
-        return bool(self.site.ends)
-
-    def take(self):
-        return []
-
-    def pause(self):
-        self.site.jobs.census.gone.add(OTHER)
-        self.site.paused.append(self.job_id)
-        return self.site.jobs.queue.put_back(self.job_id)
 
 
 @pytest.fixture
@@ -132,6 +67,55 @@ def test_what_failed_is_not_tried_again_with_the_same_cases(site, state):
     assert site.plan().chosen[0].why == "1 new case"
 
 
+def test_what_had_no_way_to_the_server_is_tried_again_the_next_night(site):
+    site.moment = datetime.fromtimestamp(site.jobs.clock(), timezone.utc).replace(hour=21, minute=0)
+    site.jobs.clock.now_s = site.moment.timestamp()
+    site.saved = [int(site.jobs.clock() * 1e9) - 1]
+    queue = site.jobs.queue
+    job = queue.claim(queue.add(TYPE, "saved").job_id, WORKER)
+    queue.finish(job.job_id, WORKER, "failed", "no answer", learned_until_ns=UNTRIED)
+    assert site.plan().chosen == (), "not again in the same night"
+    assert site.plan(at_once=True).chosen[0].why == "1 new case", "a person may say otherwise"
+    site.moment += timedelta(days=1)
+    assert site.plan().chosen[0].why == "1 new case"
+    site.moment += timedelta(hours=-10)
+    assert site.plan().refused, "it is day"
+
+
+def test_a_night_sends_what_waits_before_it_learns_and_learns_whatever_comes_of_it(site):
+    site.jobs.queue.add(TYPE, "saved")
+    order = []
+
+    def sending(settings):
+        order.append(list(site.worked))
+        raise ServerUnreachableError("no answer")
+
+    night = site.run(sending=sending)
+    assert (night.sent, order) == ("nothing was sent from the outbox: no answer", [[]])
+    assert site.worked == [TYPE]
+    site.idle = False
+    assert site.run(sending=sending).sent == "", "a night that may not work sends nothing"
+
+
+def test_improved_models_are_looked_after_only_when_a_night_came_to_its_end(site):
+    asked = []
+
+    def updating(settings, must_end):
+        asked.append(must_end())
+        return ["Thigh: carried over"], must_end()
+
+    site.jobs.queue.add(TYPE, "saved")
+    night = site.run(updating=updating)
+    assert (night.updated, night.ended_early, asked) == (("Thigh: carried over",), "", [""])
+    site.jobs.queue.add(TYPE, "saved")
+    site.ends = ""
+    assert site.run(updating=updating).ended_early == "the time is over"
+    assert len(asked) == 1, "not when it was ended early"
+    site.moment, site.power = at(21, day=1), False
+    assert site.run(updating=updating).plan.refused
+    assert len(asked) == 1, "nor when it may not work"
+
+
 def test_a_job_that_waits_or_was_interrupted_is_done_as_it_is(site):
     waits = site.jobs.queue.add("waits", "saved", JobOptions(epochs=3))
     interrupted = site.jobs.running("interrupted")
@@ -151,12 +135,29 @@ def test_a_model_that_was_never_improved_is_worked_on_when_it_is_named(site):
     assert [one.model_type for one in site.plan(also=("new",)).chosen] == ["new"]
 
 
-def test_what_a_person_named_by_folders_is_improved_from_the_kept_cases_at_night(site):
-    job = site.jobs.queue.add(TYPE, "button", JobOptions(data=("a", "b"), epochs=7))
-    site.jobs.queue.claim(job.job_id, WORKER)
+def test_what_a_person_chose_for_one_job_is_not_what_the_night_does(tmp_path, monkeypatch):
+    site = Site(tmp_path, monkeypatch)
+    quiet = WorkerSettings(automatic_send=False, automatic_method="lora", job_minutes=5.0)
+    site.settings = replace(site.settings, worker=quiet)
+    button = JobOptions("base.model", ("a", "b"), "full", 7, seed=3, upload=True, server="https://other/", minutes=9.0)
+    job = site.jobs.queue.claim(site.jobs.queue.add(TYPE, "button", button).job_id, WORKER)
     site.jobs.queue.finish(job.job_id, WORKER, "done", "")
-    chosen, _ = choose_models(site.jobs.queue.jobs(), [1], ())
-    assert chosen[0].options == JobOptions(epochs=7)
+    site.saved = [1]
+    (chosen,) = site.plan().chosen
+    assert chosen.options == JobOptions(method="lora", upload=False)
+    (done,) = site.run().jobs
+    assert (done.options.method, done.options.upload, done.options.base, done.options.server) == ("lora", False, "", "")
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_what_a_person_asked_for_and_was_not_done_yet_is_done_as_asked(site, is_interrupted):
+    wanted = JobOptions(method="lora", upload=True, server="https://other/")
+    job = site.jobs.queue.add(TYPE, "button", wanted)
+    if is_interrupted:
+        site.jobs.queue.claim(job.job_id, WORKER)
+        site.jobs.census.gone.add(WORKER)
+    (done,) = site.run().jobs
+    assert (done.job_id, done.options) == (job.job_id, wanted)
 
 
 @pytest.mark.parametrize(
@@ -285,19 +286,6 @@ def test_settings_of_the_night_come_back_as_they_were_written(tmp_path):
     )
     write_settings(wanted)
     assert load_settings(tmp_path, {}) == wanted
-
-
-def test_this_machine_answers():
-    here = machine.SystemMachine()
-    assert isinstance(here.is_on_power(), bool)
-    assert isinstance(here.is_idle(), bool)
-
-
-def test_a_terminal_that_was_just_used_is_told(tmp_path):
-    (tmp_path / "pts").mkdir()
-    assert machine._terminal_silence_s(tmp_path) is None
-    (tmp_path / "pts" / "0").write_text("")
-    assert machine._terminal_silence_s(tmp_path) < 60
 
 
 @pytest.fixture

@@ -89,7 +89,9 @@ SECTIONS = {"annotations": AnnotationSettings, "nightly": NightlySettings, "work
 def test_settings_are_those_of_the_package_with_the_same_defaults():
     properties = MANIFEST["settings"]["properties"]
     described = {name: entry["default"] for name, entry in properties.items() if name not in SECTIONS}
-    plain = {item.name: item.default for item in fields(Settings) if item.name not in {"folder", *SECTIONS}}
+    plain = {
+        item.name: item.default for item in fields(Settings) if item.name not in {"folder", "key_fault", *SECTIONS}
+    }
     assert described == {**plain, "run_model_code": []}
     assert plain["run_model_code"] == ()
     inner = {

@@ -4,7 +4,8 @@ import pytest
 
 from dafne_dante import config, keychain
 from dafne_dante.config import SETTINGS_FILE, load_settings
-from dafne_dante.errors import SettingsError
+from dafne_dante.errors import SettingsError, StorageError
+from dafne_dante.federation.client import connect
 from dafne_dante.settings_editing import change_settings
 
 SERVER = "https://federation.example/"
@@ -82,12 +83,51 @@ def test_the_key_goes_into_the_keyring_and_comes_from_there(tmp_path, monkeypatc
     assert SECRET not in (tmp_path / SETTINGS_FILE).read_text()
     monkeypatch.setattr(keychain, "system_keychain", lambda service: chain)
     assert load(tmp_path).api_key == SECRET
-    chain.kept.clear()
-    with pytest.raises(SettingsError, match="no such key in it; enter the key again"):
-        load(tmp_path)
-    monkeypatch.setattr(keychain, "system_keychain", lambda service: None)
-    with pytest.raises(SettingsError, match="found no keyring"):
-        load(tmp_path)
+    assert load(tmp_path).key_fault == ""
+
+
+class Locked(Chain):
+    """A keyring that nobody has unlocked."""
+
+    def get(self, name):
+        raise StorageError("expected the operating system's keyring to answer, found it refused (X); unlock it")
+
+
+@pytest.mark.parametrize(
+    ("chain", "words"),
+    [
+        (Chain(), "found no such key in it; enter the key again"),
+        (Locked(), "unlock it, or enter the server's key again"),
+        (None, "found no keyring; enter the key again"),
+    ],
+    ids=["empty", "locked", "none"],
+)
+def test_a_key_that_the_keyring_does_not_give_leaves_everything_else_at_work(tmp_path, monkeypatch, chain, words):
+    change_settings(tmp_path, {"server": SERVER, "api_key": SECRET, "threads": 2}, find_keychain=Chain)
+    monkeypatch.setattr(keychain, "system_keychain", lambda service: chain)
+    settings = load(tmp_path)
+    assert (settings.server, settings.api_key, settings.worker.threads) == (SERVER, "", 2)
+    assert words in settings.key_fault
+    with pytest.raises(SettingsError, match=words.split(";")[0]):
+        connect(settings)
+    told = change_settings(tmp_path, {"api_key": SECRET}, find_keychain=lambda: None)
+    assert "no keyring" in told
+    repaired = load(tmp_path)
+    assert (repaired.api_key, repaired.key_fault) == (SECRET, ""), "the dialog can repair it"
+
+
+def test_another_server_alone_locks_nobody_out_and_says_that_it_needs_its_key(tmp_path, monkeypatch):
+    chain = Chain()
+    monkeypatch.setattr(keychain, "system_keychain", lambda service: chain)
+    change_settings(tmp_path, {"server": SERVER, "api_key": SECRET}, find_keychain=lambda: chain)
+    other = {"server": "https://other.example"}
+    assert "no key for this server" in change_settings(tmp_path, other, find_keychain=lambda: chain)
+    assert (load(tmp_path).server, load(tmp_path).api_key) == ("https://other.example/", "")
+    assert "unlock" in change_settings(tmp_path, other, find_keychain=Locked)
+    assert change_settings(tmp_path, {"server": SERVER}, find_keychain=lambda: chain) == ""
+    assert load(tmp_path).api_key == SECRET
+    assert change_settings(tmp_path, {"server": ""}, find_keychain=lambda: chain) == ""
+    assert load(tmp_path).key_fault == "", "without a server no key is needed"
 
 
 def test_without_a_keyring_the_key_is_in_the_file_and_it_is_said(tmp_path):

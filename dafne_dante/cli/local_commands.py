@@ -6,12 +6,12 @@ import typer
 
 from dafne_dante.cli.options import Data, Json
 from dafne_dante.cli.output import print_object, say
-from dafne_dante.config import Settings, load_settings
+from dafne_dante.config import load_settings
 
 if TYPE_CHECKING:
     from dafne_dante.plugin.local.versions import LocalState
 
-__all__ = ["local", "update_after_the_night"]
+__all__ = ["local"]
 
 local = typer.Typer(help="Improved models that this site uses before they are merged.", no_args_is_help=True)
 Type = Annotated[str, typer.Argument(help="The model's type on the server.")]
@@ -64,10 +64,12 @@ def update(model_type: Type, data: Data = None, as_json: Json = False) -> None:
     """Look for a newer global model; carry what was learned here over to it where that is better, else drop it."""
     from dafne_dante.federation.client import connect
     from dafne_dante.plugin.collecting import CaseRequest
-    from dafne_dante.plugin.local.refreshing import refresh_local
+    from dafne_dante.plugin.jobs import open_jobs
+    from dafne_dante.plugin.local.updating import update_here
 
     settings = load_settings()
-    state = refresh_local(connect(settings), model_type, settings, CaseRequest(tuple(data or ())), say=say)
+    cases = CaseRequest(tuple(data or ()))
+    state = update_here(model_type, settings, open_jobs(settings), connect(settings), cases, say=say)
     print_object(_plain(state), as_json=as_json, text=lambda: "\n".join(_lines(state)))
 
 
@@ -79,22 +81,6 @@ def forget(model_type: Type, as_json: Json = False) -> None:
     there = local_shelf(load_settings(), model_type).forget()
     told = "the improved models were removed" if there else "there was no improved model"
     print_object({"removed": there}, as_json=as_json, text=lambda: told)
-
-
-def update_after_the_night(settings: Settings) -> list[str]:
-    """`update` for every type with an improved model; what failed, in words, and never more than that."""
-    from dafne_dante.errors import DanteError
-    from dafne_dante.federation.client import connect
-    from dafne_dante.plugin.local.refreshing import refresh_local
-    from dafne_dante.plugin.local.shelf import local_types
-
-    told = []
-    for model_type in local_types(settings) if settings.server else ():
-        try:
-            told.append(f"{model_type}: {refresh_local(connect(settings), model_type, settings).status}")
-        except DanteError as error:
-            told.append(f"{model_type}: the improved model stays as it is: {error}")
-    return told
 
 
 def _plain(state: "LocalState") -> dict[str, Any]:

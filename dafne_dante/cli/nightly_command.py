@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dafne_dante.cli.job_commands import described
-from dafne_dante.cli.local_commands import update_after_the_night
 from dafne_dante.cli.options import Json
 from dafne_dante.cli.output import print_object, say
 from dafne_dante.config import load_settings
@@ -40,12 +39,18 @@ def nightly(
     night = run_night(settings, queue, also=also, at_once=at_once, tell=_tell)
     jobs = [described(job) for job in night.jobs]
     lines = [f"{job['type']}: {job['state']}; {job['told']}" for job in jobs]
-    updated = [] if night.plan.refused else update_after_the_night(settings)
     early = [f"ended early: {night.ended_early}"] if night.ended_early else []
+    sent = [night.sent] if night.sent else []
     print_object(
-        {**_planned(night.plan), "jobs": jobs, "ended_early": night.ended_early, "improved_models": updated},
+        {
+            **_planned(night.plan),
+            "jobs": jobs,
+            "ended_early": night.ended_early,
+            "improved_models": list(night.updated),
+            "sent": night.sent,
+        },
         as_json=as_json,
-        text=lambda: "\n".join([*_lines(night.plan), *lines, *updated, *early]),
+        text=lambda: "\n".join([*_lines(night.plan), *sent, *lines, *night.updated, *early]),
     )
     if any(job.state == "failed" for job in night.jobs):
         raise typer.Exit(1)

@@ -59,9 +59,12 @@ def show(name: Name, as_json: Json = False) -> None:
 @outbox.command()
 def send(server: Server = "", as_json: Json = False) -> None:
     """Send what is due, oldest first; exit code 1 when something could not be sent."""
+    from dafne_dante.plugin.arrivals import note_arrivals
+
     settings = load_settings()
     found = _outbox()
     tried = _dispatcher(settings, found, server).send_due() if found else []
+    note_arrivals(settings)
     _report(tried, as_json=as_json)
 
 
@@ -73,6 +76,8 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Try now, whatever held an update (a wrong key, a refusal, a pause); exit code 1 when it was not sent."""
+    from dafne_dante.plugin.arrivals import note_arrivals
+
     if bool(name) == everything:
         raise typer.BadParameter("expected either an update_id or --all")
     settings, found = load_settings(), _existing()
@@ -82,7 +87,9 @@ def retry(
     for entry in chosen:
         if entry.state != "sending":  # or by a process that died, which is found out below
             found.retry(entry.update_id)
-    _report([dispatcher.send_one(entry.update_id) for entry in chosen], as_json=as_json)
+    tried = [dispatcher.send_one(entry.update_id) for entry in chosen]
+    note_arrivals(settings)
+    _report(tried, as_json=as_json)
 
 
 @outbox.command()

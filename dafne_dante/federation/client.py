@@ -19,7 +19,7 @@ import platformdirs
 
 from dafne_dante.config import Settings
 from dafne_dante.durable import digest_file
-from dafne_dante.errors import ServerAnswerError
+from dafne_dante.errors import ServerAnswerError, SettingsError
 from dafne_dante.federation.downloads import ModelCache
 from dafne_dante.federation.form import FilePart
 from dafne_dante.federation.retrying import Retrying, RetryPlan
@@ -184,6 +184,8 @@ def connect(settings: Settings, server: str = "") -> FederationClient:
     Raises:
         SettingsError: an address or the key is missing, or a proxy or certificates cannot be used.
     """
+    if settings.key_fault:
+        raise SettingsError(settings.key_fault)
     url = server or settings.server
     transport = HttpTransport(
         url,

@@ -33,6 +33,7 @@ from dafne_dante.federation.route import checked_address
 from dafne_dante.models.build import build_network
 from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
+from dafne_dante.plugin.arrivals import expect_arrival
 from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
 from dafne_dante.plugin.carrying_over import carried_from_before, keep_carried
 from dafne_dante.plugin.choosing import (
@@ -144,6 +145,8 @@ def improve(
         return summary
     keep_carried(settings, update_id, start.base.model, tuned.left)
     delivery = Delivery(server, outcome.tuned.after["mean"] or 0.0, request.trigger)
+    if request.trigger != "command":
+        expect_arrival(request.out, replace(report, summary=replace(summary, uploaded=True)))
     deliver(content, delivery, settings, client, say=progress.stage)
     progress.stage(f"sent {len(content)} bytes")
     summary = replace(summary, uploaded=True, seconds=round(time.perf_counter() - begin, 3))

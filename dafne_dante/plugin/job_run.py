@@ -5,7 +5,8 @@ Terms: the results of a job lie in `out` in its folder, complete when the delta 
 Invariants
 - A job that was interrupted goes on from the checkpoint; where the checkpoint is of another training (a newer global
   model, new cases), it begins anew and says so.
-- A job whose results are complete is never trained again: only what was to be sent is sent.
+- A job whose results are complete is never trained again: only what was to be sent is sent. It is done, whether the
+  update arrives or waits in the outbox; then its summary has the reason under `UNSENT`.
 - Memory that is short ends a job only after all that `Thrift` knows was tried; what was tried is remembered.
 """
 
@@ -23,11 +24,11 @@ import torch
 
 from dafne_dante.config import Settings
 from dafne_dante.durable import read_bounded, write_atomically
-from dafne_dante.errors import StorageError, TrainingError, TrainingStoppedError
+from dafne_dante.errors import SettingsError, StorageError, TrainingError, TrainingStoppedError, TransportError
 from dafne_dante.federation.client import FederationClient, connect
 from dafne_dante.plugin.choosing import CHOICE
 from dafne_dante.plugin.collecting import CaseRequest
-from dafne_dante.plugin.delivering import Delivery, deliver
+from dafne_dante.plugin.delivering import Delivery, deliver, queue_update
 from dafne_dante.plugin.improve import CHECKPOINT, improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
 from dafne_dante.plugin.job_states import Job
@@ -36,9 +37,11 @@ from dafne_dante.plugin.summary import ImprovementSummary
 from dafne_dante.plugin.thrift import Thrift
 from dafne_dante.training.hardware import DEVICE_VARIABLE, choose_device
 
-__all__ = ["Improve", "clear_results", "has_checkpoint", "results_of", "run_job"]
+__all__ = ["UNSENT", "Improve", "clear_results", "has_checkpoint", "results_of", "run_job"]
 
 Improve = Callable[..., ImprovementSummary]
+UNSENT = "unsent"
+"""In a summary: why the update waits in the outbox."""
 _OUT = "out"
 _THRIFT = "thrift.json"
 _DELTA, _SUMMARY = "update.delta", "summary.json"
@@ -74,7 +77,7 @@ def run_job(
     fallback: Callable[[Thrift, str], None] = lambda thrift, words: None,
     improving: Improve = improve,
 ) -> dict[str, Any]:
-    """Do the job in its folder and return its summary, as plain values.
+    """Do the job in its folder and return its summary, as plain values, with `UNSENT` where its update has to wait.
 
     Args:
         fallback: is told what is tried next where memory was short, and in words.
@@ -84,16 +87,20 @@ def run_job(
         TrainingError: memory is too short for anything; or as `improve` does.
         DanteError: as `improve` does.
     """
-    out, client = results_of(folder), _client(job, settings)
+    out = results_of(folder)
     _sweep(out)
     if (out / _DELTA).exists():
-        return _send_left(job, settings, out, client, progress)
-    thrift = _remembered(folder)
+        return _send_left(job, settings, out, progress)
+    thrift, client = _remembered(folder), _client(job, settings)
     while True:
         try:
             with _device(thrift):
                 request = _request(job, out, thrift)
                 return _resumed(request, settings, client, progress, improving=improving).as_json()
+        except TransportError as error:
+            if not (out / _DELTA).exists():
+                raise
+            return {**_read_summary(out), UNSENT: str(error)}
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_short_of_memory(error):
                 raise
@@ -164,24 +171,40 @@ def _client(job: Job, settings: Settings) -> FederationClient | None:
     return connect(settings, job.options.server) if needed else None
 
 
-def _send_left(
-    job: Job, settings: Settings, out: Path, client: FederationClient | None, progress: Progress
-) -> dict[str, Any]:
+def _send_left(job: Job, settings: Settings, out: Path, progress: Progress) -> dict[str, Any]:
     """The process ended between the last file and the end of the job; a delta that was sent is not sent again."""
     progress.stage("the results are there; the job is ended")
+    summary = _read_summary(out)
     try:
-        summary: dict[str, Any] = json.loads(read_bounded(out / _SUMMARY, max_bytes=_MAX_JSON_BYTES))
         passed, dice = summary["gate"] == "passed", float(summary["dice_after"]["mean"] or 0.0)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StorageError(f"expected the summary of the job, found a fault in {_SUMMARY}; improve again") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged() from error
     if passed:
         keep_for_this_site(settings, out, seed=job.options.seed, say=progress.stage)
-    if client is None or not job.options.upload or not passed:
+    if not job.options.upload or not passed:
         return summary
     content = read_bounded(out / _DELTA, max_bytes=_MAX_DELTA_BYTES)
     delivery = Delivery(job.options.server or settings.server, dice, _TRIGGERS[job.trigger])
-    deliver(content, delivery, settings, client, say=progress.stage)
+    queue_update(content, delivery, settings)
+    try:
+        deliver(content, delivery, settings, connect(settings, job.options.server), say=progress.stage)
+    except (TransportError, SettingsError) as error:
+        return {**summary, UNSENT: str(error)}
     return {**summary, "uploaded": True}
+
+
+def _read_summary(out: Path) -> dict[str, Any]:
+    try:
+        summary = json.loads(read_bounded(out / _SUMMARY, max_bytes=_MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise _damaged() from error
+    if not isinstance(summary, dict):
+        raise _damaged()
+    return summary
+
+
+def _damaged() -> StorageError:
+    return StorageError(f"expected the summary of the job, found a fault in {_SUMMARY}; improve again")
 
 
 def _sweep(out: Path) -> None:

@@ -25,6 +25,7 @@ from dafne_dante.errors import SettingsError, StorageError, TrainingError
 
 __all__ = [
     "STATES",
+    "UNTRIED",
     "Job",
     "JobOptions",
     "State",
@@ -43,6 +44,8 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 Trigger = Literal["saved", "nightly", "button"]
 Wish = Literal["", "keep", "drop"]
 STATES: tuple[State, ...] = get_args(State)
+UNTRIED = -1
+"""See `Job.learned_until_ns`: the server was away, for example, so that the same cases are worth another job."""
 
 _STRENGTH: Mapping[Trigger, int] = {"saved": 0, "nightly": 1, "button": 2}
 _FINAL: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -90,7 +93,8 @@ class Job:
         heartbeat_s: when the holder last said that it works.
         attempts: how often it was claimed.
         wish: see above.
-        learned_until_ns: nanoseconds since 1970 of the newest case that it could learn from; 0 when not known.
+        learned_until_ns: nanoseconds since 1970 of the newest case that it could learn from; 0 when not known;
+            `UNTRIED` when it failed before it came to any case.
     """
 
     job_id: str

@@ -92,19 +92,34 @@ class JobQueue:
             SettingsError: no model type, or none that can be one.
             StorageError: the disk refuses.
         """
-        if not model_type.strip() or len(model_type) > _MAX_TYPE or not model_type.isprintable():
-            raise SettingsError(f"expected a model type of 1 to {_MAX_TYPE} characters, found another text; name one")
-        now_s = self._clock()
-        not_before_s = now_s + (self._debounce_s if trigger == "saved" else 0.0)
-        wanted = Job(str(uuid4()), model_type, trigger, now_s, now_s, not_before_s, options or JobOptions())
+        wanted = self._wanted(model_type, trigger, options)
         with self._database.writing() as rows:
-            queued = rows.of_type(model_type, "queued")
-            if queued is None:
-                rows.add(wanted)
-                return wanted
-            joined = join(queued, wanted)
-            rows.put(joined)
-        return joined
+            return _added(rows, wanted)
+
+    def add_correction(
+        self, model_type: str, slices: int, *, at_least: int, options: JobOptions | None = None
+    ) -> Job | None:
+        """Count slices that were drawn anew, and queue a job when enough of them came together since the last one.
+
+        Args:
+            slices: of this save.
+            at_least: of all saves since a job of the model was asked for; one that is queued does this save, too.
+
+        Returns:
+            The job; None where more slices are needed, and these are remembered.
+
+        Raises:
+            SettingsError, StorageError: as `add`.
+        """
+        wanted = self._wanted(model_type, "saved", options)
+        with self._database.writing() as rows:
+            before, counted_s = rows.new_slices(model_type)
+            counted = slices + (before if counted_s > rows.newest_s(model_type) else 0)
+            if rows.of_type(model_type, "queued") is None and counted < at_least:
+                rows.put_new_slices(model_type, counted, wanted.created_s)
+                return None
+            rows.put_new_slices(model_type, 0, wanted.created_s)
+            return _added(rows, wanted)
 
     def jobs(self, *, finished: bool = True) -> list[Job]:
         """Every job, or those that are queued or running, in the order in which they were asked for."""
@@ -231,6 +246,13 @@ class JobQueue:
         finally:
             lock.release()
 
+    def _wanted(self, model_type: str, trigger: Trigger, options: JobOptions | None) -> Job:
+        if not model_type.strip() or len(model_type) > _MAX_TYPE or not model_type.isprintable():
+            raise SettingsError(f"expected a model type of 1 to {_MAX_TYPE} characters, found another text; name one")
+        now_s = self._clock()
+        not_before_s = now_s + (self._debounce_s if trigger == "saved" else 0.0)
+        return Job(str(uuid4()), model_type, trigger, now_s, now_s, not_before_s, options or JobOptions())
+
     def _is_left(self, job: Job, now_s: float) -> bool:
         return not job.holder or self._census.is_gone(job.holder, now_s - job.heartbeat_s)
 
@@ -250,6 +272,16 @@ def open_jobs(settings: Settings) -> JobQueue:
 def jobs_exist(settings: Settings) -> bool:
     """Whether any job was ever asked for; nothing is created."""
     return (jobs_folder(settings) / DATABASE_FILE).is_file()
+
+
+def _added(rows: JobRows, wanted: Job) -> Job:
+    queued = rows.of_type(wanted.model_type, "queued")
+    if queued is None:
+        rows.add(wanted)
+        return wanted
+    joined = join(queued, wanted)
+    rows.put(joined)
+    return joined
 
 
 def _found(rows: JobRows, job_id: str) -> Job:

@@ -1,4 +1,4 @@
-"""The jobs' database: one row a job, in one SQLite file.
+"""The jobs' database: one row a job, in one SQLite file, and the slices that wait for one.
 
 Invariants
 - A row is written in one transaction, whole; the database itself allows one running and one queued job of a model
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +25,7 @@ __all__ = ["DATABASE_FILE", "JobRows", "JobsDatabase"]
 
 DATABASE_FILE = "jobs.sqlite"
 _FORMAT = 1
+_Number = TypeVar("_Number", int, float)
 _NAMES = tuple(item.name for item in fields(Job))
 _COLUMNS = ", ".join(_NAMES)
 _SCHEMA = """
@@ -41,6 +42,10 @@ CREATE UNIQUE INDEX one_running ON jobs (model_type) WHERE state = 'running';
 CREATE UNIQUE INDEX one_queued ON jobs (model_type) WHERE state = 'queued';
 CREATE INDEX by_state ON jobs (state, place);
 """
+_WAITING = """
+CREATE TABLE IF NOT EXISTS new_slices (
+    model_type TEXT PRIMARY KEY, slices INTEGER NOT NULL, counted_s REAL NOT NULL
+)"""
 _REPAIR = "move the jobs' folder away and begin a new one"
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("attempts", "learned_until_ns"), int),
@@ -74,6 +79,23 @@ class JobRows:
         query = f"SELECT {_COLUMNS} FROM jobs WHERE model_type = ? AND state = ? ORDER BY place DESC LIMIT 1"  # noqa: S608
         row = self._connection.execute(query, (model_type, state)).fetchone()
         return None if row is None else _job(row)
+
+    def newest_s(self, model_type: str) -> float:
+        """When the newest job of a model type was asked for; 0 where none was."""
+        query = "SELECT MAX(created_s) FROM jobs WHERE model_type = ?"
+        (found,) = self._connection.execute(query, (model_type,)).fetchone()
+        return _checked(found or 0.0, float)
+
+    def new_slices(self, model_type: str) -> tuple[int, float]:
+        """Slices that were counted for a model type and no job was asked for, and when the last of them was."""
+        query = "SELECT slices, counted_s FROM new_slices WHERE model_type = ?"
+        row = self._connection.execute(query, (model_type,)).fetchone()
+        return (0, 0.0) if row is None else (_checked(row[0], int), _checked(row[1], float))
+
+    def put_new_slices(self, model_type: str, slices: int, counted_s: float) -> None:
+        """Remember them."""
+        query = "INSERT OR REPLACE INTO new_slices (model_type, slices, counted_s) VALUES (?, ?, ?)"
+        self._connection.execute(query, (model_type, slices, counted_s))
 
     def add(self, job: Job) -> None:
         """A new job, behind all others."""
@@ -151,6 +173,7 @@ def _fill(connection: sqlite3.Connection) -> None:
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {_FORMAT}")
+    connection.execute(_WAITING)  # not there in databases of an older program, which leaves it alone
 
 
 def _values(job: Job) -> tuple[Any, ...]:
@@ -168,6 +191,12 @@ def _job(row: tuple[Any, ...]) -> Job:
     if not known:
         raise StorageError(f"expected a sound {DATABASE_FILE}, found an unknown state; {_REPAIR}")
     return Job(**{**values, "options": options_from_json(values["options"])})
+
+
+def _checked(value: Any, kind: type[_Number]) -> _Number:
+    if not isinstance(value, kind):
+        raise StorageError(f"expected a sound {DATABASE_FILE}, found another number; {_REPAIR}")
+    return value
 
 
 def _told(error: sqlite3.Error) -> str:

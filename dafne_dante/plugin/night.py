@@ -5,16 +5,20 @@ the machine was off, or slept, all through it. A model is one that the site impr
 
 Invariants
 - A model is worked on when the site kept a case since the last job that learned, or a job for it waits or was
-  interrupted; and never again for the same cases when a job failed with them or a person stopped it.
+  interrupted; and never again for the same cases when a job failed with them or a person stopped it. A job that failed
+  before it came to any case (no way to the server) is made again, the next night.
+- What a person chose for one job is for that job: whether the night sends, how it improves and from which server is
+  the settings' to say, unless a job waits or was interrupted that says it.
 - Outside of the window a run works only to catch up on a missed one, and then only while nobody is at the machine.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
 from dafne_dante.config import NightlySettings
-from dafne_dante.plugin.job_states import Job, JobOptions
+from dafne_dante.plugin.job_states import UNTRIED, Job, JobOptions
 
 __all__ = ["Chosen", "Left", "Window", "choose_models", "window_at"]
 
@@ -66,6 +70,7 @@ def choose_models(
     *,
     also: Sequence[str] = (),
     options: JobOptions | None = None,
+    begun_s: float = math.inf,
 ) -> tuple[list[Chosen], list[Left]]:
     """What to work on, interrupted jobs first, then those with the most new cases.
 
@@ -74,7 +79,8 @@ def choose_models(
         saved_ns: of every case that the site keeps, when it was kept.
         alive: model types that a living worker works on.
         also: model types that no job was for yet.
-        options: of their jobs; of the others those of the last job.
+        options: of jobs that the night makes; they learn from the cases that the site keeps.
+        begun_s: since 1970, when this night began: what had no way to the server in it is left for the next one.
     """
     chosen: list[tuple[int, Chosen]] = []
     left: list[Left] = []
@@ -88,22 +94,22 @@ def choose_models(
             why = "a job was interrupted" if interrupted else "a job waits"
             found = Chosen(model_type, why, first.options, first.job_id, is_begun=interrupted)
             chosen.append((-2 if interrupted else -1, found))
-        elif count := _new_cases(own, saved_ns):
-            wish = replace(own[-1].options, data=(), minutes=None) if own else options or JobOptions()
+        elif count := _new_cases(own, saved_ns, begun_s):
             why = f"{count} new case{'s' if count > 1 else ''}"
-            chosen.append((len(saved_ns) - count, Chosen(model_type, why, wish)))
+            chosen.append((len(saved_ns) - count, Chosen(model_type, why, options or JobOptions())))
         else:
             left.append(Left(model_type, "no new case since the last job"))
     return [one for _, one in sorted(chosen, key=lambda pair: pair[0])], left
 
 
-def _new_cases(own: Sequence[Job], saved_ns: Sequence[int]) -> int:
+def _new_cases(own: Sequence[Job], saved_ns: Sequence[int], begun_s: float) -> int:
     """Cases that no job of a model has had before it; a case that was kept while a job ran is new."""
-    known = max((_known_until_ns(job) for job in own), default=0)
+    known = max((_known_until_ns(job, begun_s) for job in own), default=0)
     return sum(one > known for one in saved_ns)
 
 
-def _known_until_ns(job: Job) -> int:
+def _known_until_ns(job: Job, begun_s: float) -> int:
     if job.state == "done":
         return job.learned_until_ns
-    return int(job.created_s * 1e9) if job.state in ("failed", "cancelled") else 0
+    again = job.learned_until_ns == UNTRIED and job.created_s < begun_s
+    return int(job.created_s * 1e9) if job.state in ("failed", "cancelled") and not again else 0

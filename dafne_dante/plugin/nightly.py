@@ -3,14 +3,17 @@
 Invariants
 - Every model goes through the queue, so that a job of Dafne's and one of the night are never two.
 - What is left of the time is shared by the models that are not begun yet, so that the first does not take it all.
+- Improved models are compared with a newer global one last, and only in a night that was not ended early.
+- What waits in the outbox goes first, so that a night that ends early has still sent it.
 - When the window or the budget ends, the machine is unplugged or somebody comes, the worker is ended; its job goes on
   from its last epoch another time.
 - One run at a time; when the last one began is remembered, so that a missed window is known.
 """
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -23,10 +26,13 @@ from dafne_dante.annotations.store.opening import open_case_store, store_exists
 from dafne_dante.config import Settings
 from dafne_dante.durable import read_bounded, write_atomically
 from dafne_dante.errors import DanteError, StorageError, TrainingError
+from dafne_dante.federation.sending import Tried
+from dafne_dante.plugin.delivering import send_what_waits, sent_in_words
 from dafne_dante.plugin.job_states import Job
 from dafne_dante.plugin.jobs import JobQueue, automatic_options, jobs_folder
 from dafne_dante.plugin.machine import Machine, SystemMachine
 from dafne_dante.plugin.night import Chosen, Left, choose_models, window_at
+from dafne_dante.plugin.night_updates import update_improved_models
 from dafne_dante.plugin.pausing import is_paused
 from dafne_dante.plugin.worker_events import Event
 from dafne_dante.plugin.worker_process import WorkerProcess
@@ -80,11 +86,20 @@ class NightPlan:
 
 @dataclass(frozen=True)
 class Night:
-    """What a run did: the jobs as they were after it, and why it ended early, in words, if it did."""
+    """What a run did.
+
+    Attributes:
+        jobs: as they were after it.
+        ended_early: why, in words; "" when it came to its end.
+        sent: what became of updates that waited in the outbox, in words; "" where none was due.
+        updated: what became of improved models whose global model is newer, in words.
+    """
 
     plan: NightPlan
     jobs: tuple[Job, ...] = ()
     ended_early: str = ""
+    sent: str = ""
+    updated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,9 +141,12 @@ def plan_night(
     elif not at_once:
         refused = _refused_by(machine, settings, catching_up=catching_up)
     alive = [job.model_type for job in queue.held()]
+    # A model gets a share of the night instead of the minutes that are for daytime.
+    options = replace(automatic_options(settings), minutes=None)
+    begun_s = math.inf if at_once else window.begin.timestamp()
     chosen, left = choose_models(
-        queue.jobs(), _saved_ns(settings), alive, also=also, options=automatic_options(settings)
-    )
+        queue.jobs(), _saved_ns(settings), alive, also=also, options=options, begun_s=begun_s
+    )  # fmt: skip
     return NightPlan(refused, until, catching_up, tuple(chosen), tuple(left))
 
 
@@ -142,11 +160,15 @@ def run_night(
     tell: Callable[[str, Event], None] = lambda model_type, event: None,
     also: tuple[str, ...] = (),
     at_once: bool = False,
+    sending: Callable[[Settings], Sequence[Tried]] = send_what_waits,
+    updating: Callable[[Settings, Callable[[], str]], tuple[list[str], str]] = update_improved_models,
 ) -> Night:
     """Do what `plan_night` says; arguments and errors as there.
 
     Args:
         make_worker: a worker for the job of this id.
+        sending: sends what waits in the outbox.
+        updating: see `update_improved_models`.
         tell: is told every event of a worker, and of which model it is.
 
     Raises:
@@ -161,15 +183,26 @@ def run_night(
         _remember_begun(settings, now())
         if plan.refused:
             return Night(plan)
-        jobs: list[Job] = []
+        sent, jobs = _sent(settings, sending), []
         for number, chosen in enumerate(plan.chosen):
             share_s = (plan.until - now()).total_seconds() / (len(plan.chosen) - number)
             job_id = _queued(queue, chosen, minutes=share_s / _SECONDS_A_MINUTE)
             early = _work(job_id, chosen.model_type, settings, plan, seams, at_once=at_once)
             jobs.append(queue.get(job_id))
             if early:
-                return Night(plan, tuple(jobs), early)
-        return Night(plan, tuple(jobs))
+                return Night(plan, tuple(jobs), early, sent)
+        ending = _Ending(settings, plan, seams, at_once=at_once)
+        updated, early = updating(settings, ending.now)
+        return Night(plan, tuple(jobs), early, sent, tuple(updated))
+
+
+def _sent(settings: Settings, sending: Callable[[Settings], Sequence[Tried]]) -> str:
+    """What became of updates that wait, in words; a server that is away is no reason to learn nothing."""
+    try:
+        tried = sending(settings)
+    except DanteError as error:
+        return f"nothing was sent from the outbox: {error}"
+    return sent_in_words(tried) if tried else ""
 
 
 def _queued(queue: JobQueue, chosen: Chosen, *, minutes: float) -> str:
@@ -180,13 +213,31 @@ def _queued(queue: JobQueue, chosen: Chosen, *, minutes: float) -> str:
     return queue.add(chosen.model_type, "nightly", replace(chosen.options, minutes=most)).job_id
 
 
+class _Ending:
+    """Why a night must end now; the machine is asked every ten seconds."""
+
+    def __init__(self, settings: Settings, plan: NightPlan, seams: _Seams, *, at_once: bool) -> None:
+        self._settings, self._plan, self._seams, self._at_once = settings, plan, seams, at_once
+        self._asked_s = time.monotonic()
+
+    def now(self) -> str:
+        """In words; "" while it may go on."""
+        if self._seams.now() >= self._plan.until:
+            return "the time is over"
+        if self._at_once or time.monotonic() - self._asked_s <= _ASK_MACHINE_S:
+            return ""
+        self._asked_s = time.monotonic()
+        return _refused_by(self._seams.machine, self._settings, catching_up=self._plan.catching_up)
+
+
 def _work(
     job_id: str, model_type: str, settings: Settings, plan: NightPlan, seams: _Seams, *, at_once: bool
 ) -> str:  # fmt: skip
     """Let a worker do one job; why it was ended early, or ""."""
+    ending = _Ending(settings, plan, seams, at_once=at_once)
     if seams.now() >= plan.until:
         return "the time is over"
-    worker, asked_s = seams.make_worker(job_id), time.monotonic()
+    worker = seams.make_worker(job_id)
     worker.start()
     over, early = False, ""
     try:
@@ -194,11 +245,7 @@ def _work(
             over = worker.wait(_LOOK_S)
             for event in worker.take():
                 seams.tell(model_type, event)
-            if seams.now() >= plan.until:
-                early = "the time is over"
-            elif not at_once and time.monotonic() - asked_s > _ASK_MACHINE_S:
-                asked_s = time.monotonic()
-                early = _refused_by(seams.machine, settings, catching_up=plan.catching_up)
+            early = ending.now()
     finally:
         if not over:  # also when a person stops the run
             worker.pause()

@@ -20,12 +20,19 @@ from typing import Any
 from dafne_dante.annotations.collect import Collection
 from dafne_dante.annotations.store.opening import open_case_store, store_exists
 from dafne_dante.config import Settings
-from dafne_dante.errors import DanteError, StorageError, TrainingError, TrainingStoppedError
+from dafne_dante.errors import (
+    DanteError,
+    SettingsError,
+    StorageError,
+    TrainingError,
+    TrainingStoppedError,
+    TransportError,
+)
 from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import Progress
 from dafne_dante.plugin.job_holder import own_holder
-from dafne_dante.plugin.job_run import Improve, clear_results, has_checkpoint, run_job
-from dafne_dante.plugin.job_states import Job, State, Wish
+from dafne_dante.plugin.job_run import UNSENT, Improve, clear_results, has_checkpoint, run_job
+from dafne_dante.plugin.job_states import UNTRIED, Job, State, Wish
 from dafne_dante.plugin.jobs import JobQueue
 from dafne_dante.plugin.worker_events import EventWriter
 from dafne_dante.training.history import EpochRecord
@@ -147,13 +154,16 @@ def _run(
             if not pulse.lost:
                 clear_results(folder)
         return "cancelled", str(error), 0
+    except (TransportError, SettingsError) as error:  # the way to the server: the cases were not tried
+        return "failed", str(error), UNTRIED
     except DanteError as error:
         return "failed", str(error), 0
     except OSError as error:
         return "failed", f"the operating system refused: {error.strerror or type(error).__name__}", 0
     events.tell("result", **summary)
     stopped = "stopped by a person, the best so far was kept; " if pulse.wish == "keep" else ""
-    return "done", f"{stopped}{summary.get('gate_reason', '')}", until_ns
+    unsent = f"; its update went into the outbox and waits there: {summary[UNSENT]}" if UNSENT in summary else ""
+    return "done", f"{stopped}{summary.get('gate_reason', '')}{unsent}", until_ns
 
 
 def _progress(events: EventWriter, pulse: _Pulse) -> Progress:

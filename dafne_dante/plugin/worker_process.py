@@ -10,15 +10,12 @@ Invariants
   that keeps it.
 """
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from threading import Lock, Thread
-from typing import IO
 
 from dafne_dante.config import Settings
 from dafne_dante.errors import DanteError, StorageError
@@ -26,8 +23,8 @@ from dafne_dante.plugin.job_holder import SystemCensus, end_holder
 from dafne_dante.plugin.job_run import clear_results, has_checkpoint
 from dafne_dante.plugin.job_states import Job, Wish
 from dafne_dante.plugin.jobs import JobQueue
+from dafne_dante.plugin.limited_process import OWN_PROGRAM, limited_variables, start_detached
 from dafne_dante.plugin.worker_events import EVENTS_FILE, Event, EventFile
-from dafne_dante.plugin.worker_limits import threads_for
 
 __all__ = ["GRACE_S", "SILENCE_S", "WorkerProcess"]
 
@@ -37,7 +34,6 @@ _LOOK_S = 0.1
 _END_S = 1.0
 _BEGIN_S = 180.0
 _COMPLAINTS = "worker.log"
-_COMMAND = (sys.executable, "-m", "dafne_dante")
 
 
 class WorkerProcess:
@@ -54,7 +50,7 @@ class WorkerProcess:
         job_id: str,
         settings: Settings,
         *,
-        command: Sequence[str] = _COMMAND,
+        command: Sequence[str] = OWN_PROGRAM,
         silence_s: float = SILENCE_S,
     ) -> None:
         self._queue, self._job_id, self._settings, self._command = queue, job_id, settings, tuple(command)
@@ -128,13 +124,11 @@ class WorkerProcess:
             return self._queue.put_back(self._job_id)
 
     def _spawn(self) -> None:
-        threads = str(threads_for(self._settings.worker))
-        variables = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
-        variables["DAFNE_DANTE_CONFIG"] = str(self._settings.folder)
         command = [*self._command, "worker", "--job", self._job_id]
         try:
             with (self._folder / EVENTS_FILE).open("ab") as events, (self._folder / _COMPLAINTS).open("wb") as log:
-                self._process = _detached(command, events, log, {**os.environ, **variables})
+                variables = limited_variables(self._settings)
+                self._process = start_detached(command, variables, out=events, complaints=log)
         except OSError as error:
             raise StorageError(f"cannot start the worker: {error.strerror or type(error).__name__}") from error
         self._heard_s = time.monotonic()
@@ -204,19 +198,3 @@ class WorkerProcess:
 
 def _is_left(job: Job) -> bool:
     return SystemCensus().is_gone(job.holder, 0.0)
-
-
-def _detached(
-    command: Sequence[str], events: IO[bytes], log: IO[bytes], variables: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    """A process that outlives this one, and whose window nobody sees."""
-    if sys.platform == "win32":
-        flags = (
-            subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.IDLE_PRIORITY_CLASS
-        )  # fmt: skip
-        return subprocess.Popen(  # noqa: S603 (our own program)
-            command, stdin=subprocess.DEVNULL, stdout=events, stderr=log, env=variables, creationflags=flags
-        )
-    return subprocess.Popen(  # noqa: S603 (our own program)
-        command, stdin=subprocess.DEVNULL, stdout=events, stderr=log, env=variables, start_new_session=True
-    )

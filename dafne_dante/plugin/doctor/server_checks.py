@@ -79,7 +79,9 @@ def _key(settings: Settings) -> list[Finding]:
         client = connect(replace(settings, retries=0, timeout_s=min(_MOST_S, settings.timeout_s)))
         types = client.available_models()
     except SettingsError as error:
-        return [fault("key", str(error), "put the key that the operator gave you into [federation] api_key")]
+        where = "Dafne's Dante settings, or [federation] api_key"
+        unlock = "unlock the keyring; or " if settings.key_fault else ""
+        return [fault("key", str(error), f"{unlock}put the key that the operator gave you into {where}")]
     except AccessDeniedError:
         return [
             fault("key", "the server does not take it", "compare it with what the operator sent, or ask for a new one")

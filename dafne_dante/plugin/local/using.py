@@ -39,14 +39,22 @@ class LocalModel:
     words: str
 
 
-def local_model(settings: Settings, model_type: str) -> LocalModel:
-    """What Dafne should use of a type now; never raises for what is damaged, the global model is the answer then."""
+def local_model(settings: Settings, model_type: str, *, newest: str = "") -> LocalModel:
+    """What Dafne should use of a type now; never raises for what is damaged, the global model is the answer then.
+
+    Args:
+        newest: the newest global version as the server names it, "" where that is not known. One that the improved
+            model was not compared with is used until it was, see `local.updating`.
+    """
     shelf = local_shelf(settings, model_type)
     try:
         state = shelf.state()
         current = state.current
         if current is None:
             return LocalModel(None, 0, state.status)
+        if state.is_behind(newest):
+            words = f"global version {newest} is used: what was learned here was not compared with it yet"
+            return LocalModel(None, 0, words)
         return LocalModel(shelf.model_path(current), current.number, state.status)
     except (StorageError, DamagedModelError) as error:
         return LocalModel(None, 0, f"the global model is used: {error}")
@@ -81,7 +89,11 @@ def keep_improvement(settings: Settings, model: Path, delta: Path, *, seed: int 
         told = f"improved here: Dice {before:.3f} -> {after:.3f}, from global version {base}"
         return LocalVersion(state.newest + 1, digest, weights, chain, base, int(time.time()), before, after, seed, told)
 
-    return shelf.add(version, content, update, seen=_newest(shelf.state().seen, manifest.base_timestamp))
+    # Not the newest that was ever seen: one that came while this was learned is still to be compared with it.
+    improves_improved = any(one.weights == manifest.base_sha256 for one in shelf.state().versions)
+    return shelf.add(
+        version, content, update, seen=shelf.state().seen if improves_improved else manifest.base_timestamp
+    )  # fmt: skip
 
 
 def keep_for_this_site(settings: Settings, out: Path, *, seed: int, say: Callable[[str], None]) -> None:
@@ -98,7 +110,3 @@ def own_delta(settings: Settings, content: bytes) -> Delta:
     """A delta that this site signed, for whatever base; DeltaError where it is not."""
     own = public_key_text(load_signing_key(settings.folder))
     return decode_delta(content, base=None, trusted_keys={own})
-
-
-def _newest(*versions: str) -> str:
-    return max(versions, key=lambda one: int(one or 0))

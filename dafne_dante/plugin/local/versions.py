@@ -70,6 +70,10 @@ class LocalState:
         """What Dafne uses; None for the global model."""
         return self.find(self.chosen)
 
+    def is_behind(self, newest: str) -> bool:
+        """Whether a global version is newer than all that the chosen version was compared with."""
+        return self.current is not None and newest.isdecimal() and int(newest) > int(self.seen or 0)
+
     def with_version(self, version: LocalVersion, *, keep: int) -> "LocalState":
         """With one more version, which is chosen; of the others the newest `keep` stay."""
         versions = (*self.versions[-keep:], version) if keep else (version,)

@@ -23,6 +23,7 @@
     │   ├── DeltaNormError             a step of absurd length
     │   └── DeltaReplayError           an update that was seen before
     ├── TrustError                 the operator or the site's administrator: keys and signatures
+    │   └── UntrustedVersionError      a server's version is not what its operator published
     ├── TransportError             the network, the server or its administrator
     │   ├── ServerUnreachableError     no answer
     │   │   ├── CertificateError           a certificate that this machine does not trust
@@ -73,6 +74,7 @@ __all__ = [
     "UnreadableImageError",
     "UnsafeModelError",
     "UnsupportedModelError",
+    "UntrustedVersionError",
     "UploadUnknownError",
 ]
 
@@ -171,6 +173,10 @@ class DeltaReplayError(DeltaError):
 
 class TrustError(DanteError):
     """A key or a signature is missing, malformed or not trusted."""
+
+
+class UntrustedVersionError(TrustError):
+    """What a server holds as a version is not what its operator published, or has gone."""
 
 
 class TransportError(DanteError):

@@ -4,7 +4,8 @@
 
 The depot is a folder with a small real network, two good updates and an upload that is none; a publish is a change of
 the disk as well, so a kill finds it before, in the middle of, and after what the server takes. After each attempt
-another process merges again. Then there is one new version with the effect of one merge, what was refused lies in
+another process merges again. Whatever was opened lies in the operator's own folder, for its owner only, and has gone
+after the next merge. Then there is one new version with the effect of one merge, what was refused lies in
 quarantine with its reason, the queue is empty, the ledger names both updates once, and the version has its card.
 Prints one JSON object: how many attempts were killed, and the point that was not reached any more.
 """
@@ -45,8 +46,12 @@ def attempt(operator, seam, nth):
 
 
 def check(operator):
-    """One published effect and nothing lost, after one more merge."""
+    """One published effect and nothing lost, after one more merge; nothing opened lies about, before or after it."""
+    scratch = operator.settings.folder / "operator" / TYPE / "scratch"
+    assert {path.name for path in operator.root.parent.iterdir()} == {"before", "now"}, "the temporary folder is empty"
+    assert not scratch.exists() or scratch.stat().st_mode & 0o777 == 0o700
     operator.merge()
+    assert not scratch.exists()
     first, *others = operator.shelf.versions(TYPE)
     assert (first, len(others)) == (operator.first, 1), others
     assert abs(operator.moved() - 0.003) < 1e-5, operator.moved()

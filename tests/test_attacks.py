@@ -4,8 +4,11 @@ In none does the published model lose more than the margin, or is a good update 
 """
 
 import io
+import sys
 import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -13,8 +16,10 @@ import pytest
 import torch
 from deltas import forge, replace_numbers
 from phantoms import make_case
+from pickled import file_with_other, storage, tensor
 from sites import NEW_SCANNER, train_model
 from test_operator import HEAD, TYPE, Operator
+from test_unsafe_models import BOMBS
 
 from dafne_dante.adaptation.baselines import FullFineTuning
 from dafne_dante.adaptation.lora import plain_weights
@@ -120,16 +125,23 @@ def federation(tmp_path, base, learned):
     return Federation(tmp_path, base, learned)
 
 
-def zip_bomb():
+def zip_of_zeros(megabytes=400):
+    """What torch.save writes today is a zip: one that is a thousandth of what it holds."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", b"\0" * 50_000_000)
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("archive/data.pkl", "w") as entry:
+        for _ in range(megabytes):
+            entry.write(bytes(1 << 20))
     return packed.getvalue()
 
 
+def zip_bomb():
+    """A model file, begun as such, whose weights are that zip."""
+    return file_with_other("weights", tensor(storage(zip_of_zeros())))
+
+
 def pickle_bomb():
-    """A billion laughs: lists of lists that share their members."""
-    return b"\x80\x04]" + b"(]" * 20_000 + b"e" * 20_000 + b"."
+    """A billion laughs in a model file: lists of twice the same list, thirty deep."""
+    return file_with_other(*BOMBS["lists of the same list"])
 
 
 def safetensors_bomb():
@@ -181,6 +193,35 @@ def test_an_attack_beside_two_good_updates(federation, name):
     assert list(reasons) == [bad], reasons
 
 
+@contextmanager
+def no_more_memory_than(megabytes):
+    """Beyond what this process has already taken; what asks for more gets a MemoryError."""
+    import resource
+
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + megabytes * 2**20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and RLIMIT_AS")
+def test_no_bomb_goes_off_in_the_merger(federation):
+    """Each would take more than that, some a million times more, if it were written out."""
+    federation.send(federation.honest(1))
+    assert federation.merge().merged == 1  # so that what every merge takes is taken
+    contents = [file_with_other(*bomb) for bomb in BOMBS.values()]
+    contents += [zip_of_zeros(), zip_bomb(), safetensors_bomb(), lying_manifest(federation)]
+    bombs = [federation.send(content, user=f"evil{number}") for number, content in enumerate(contents)]
+    good = federation.send(federation.honest(2))
+    with no_more_memory_than(megabytes=192):
+        reasons = federation.check([good])
+    assert sorted(reasons) == sorted(bombs)
+    assert not any("MemoryError" in reason for reason in reasons.values())
+
+
 @pytest.mark.parametrize("honest", [1, 2, 6])
 def test_training_on_swapped_labels_is_found_or_outweighed(federation, flipped, honest):
     """It is signed by a site on the list, of the right length, and made by the same code: only the cases tell."""
@@ -214,7 +255,23 @@ def test_a_colluding_pair_of_ten_moves_nothing(federation, factor):
     report = federation.merge()
     assert not set(good) & set(federation.quarantined())
     assert report.step == 1
-    # The pair is among what is cut at the ends of every coordinate, so the step is that of the honest sites.
+    # The pair is among what is cut at the ends of every coordinate.
+    check_moved_as_learned(federation)
+
+
+@pytest.mark.parametrize("factor", [-1.0, -20.0])
+def test_one_of_five_moves_nothing_where_the_operator_takes_the_median(federation, factor):
+    federation.settings = replace(federation.settings, merge_rule="median")
+    good = [federation.send(federation.honest(number)) for number in range(4)]
+    federation.send(federation.scaled(factor, "h9"), user="evil")
+    report = federation.merge()
+    assert not set(good) & set(federation.quarantined())
+    assert report.step == 1
+    check_moved_as_learned(federation)
+
+
+def check_moved_as_learned(federation):
+    """The step is that of the honest sites."""
     expected = torch.cat([one.value.reshape(-1) for one in federation.learned])
     newest = federation.newest()
     moved = torch.cat(

@@ -99,12 +99,13 @@ def test_a_round_of_the_federation_leaks_no_key(command, place):
         for words in (
             ("keys", "trust", shown["public_key"], "--name", "B"),
             place.improve(server.url),
+            ("publish", "adopt", place.shelf.versions(TYPE)[-1], "--server", server.url, "--type", TYPE),
             place.merge("--server", server.url),
         ):
             code, out, err = command(*words)
             assert code == 0, err
             told.append((out, err))
-    summary, report = json.loads(told[1][0]), json.loads(told[2][0])
+    summary, report = json.loads(told[1][0]), json.loads(told[3][0])
     assert (summary["gate"], summary["uploaded"]) == ("passed", True)
     assert (report["merged"], report["quarantined"]) == (1, [])
     assert report["version"] == place.shelf.versions(TYPE)[-1]

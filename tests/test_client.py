@@ -183,22 +183,31 @@ def test_pending_uploads_are_read():
     assert pending_of([item]) == [PendingUpload("17_a@b.c.model", "a@b.c[2J", 3)]
 
 
-@pytest.mark.parametrize(
-    "uploads",
-    [
-        None,
-        {},
-        ["17_a.model"],
-        [{"filename": "a.model"}],
-        [{"filename": "a.model", "size": "3"}],
-        [{"filename": "a.model", "size": -3}],
-        [{"filename": "a.model", "size": True}],
-        *[[{"filename": name, "size": 3}] for name in ("", "../a", "a/b", "a\\b", ".a", "a\0b", "C:a", "x" * 201, 7)],
-    ],
-)
-def test_malformed_uploads_are_refused(uploads):
+@pytest.mark.parametrize("uploads", [None, {}])
+def test_what_is_no_list_of_uploads_is_refused(uploads):
     with pytest.raises(ServerAnswerError):
         pending_of(uploads)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "17_a.model",
+        {"filename": "a.model"},
+        {"filename": "a.model", "size": "3"},
+        {"filename": "a.model", "size": -3},
+        {"filename": "a.model", "size": True},
+        *[
+            {"filename": name, "size": 3}
+            for name in ("", "../a", "a/b", "a\\b", ".a", "a\0b", "C:a", "x" * 201, 7, "1_o'neil.model")
+        ],
+    ],
+)
+def test_a_malformed_upload_is_told_and_hides_no_other(row):
+    bad, good = pending_of([row, {"filename": "2_b.model", "size": 1}])
+    assert "expected" in bad.fault
+    assert bad.filename.isprintable() and len(bad.filename) <= 200
+    assert good == PendingUpload("2_b.model", "", 1)
 
 
 def test_an_upload_that_is_gone_counts_as_deleted():

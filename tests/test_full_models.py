@@ -9,7 +9,7 @@ from merging import QuickOperator
 from test_operator import HEAD, TYPE
 
 from dafne_dante.federation.operator import MergeOptions
-from dafne_dante.federation.published_versions import show_version
+from dafne_dante.federation.published_versions import list_versions, show_version
 from dafne_dante.models.file import read_model, serialise_model
 
 
@@ -40,6 +40,40 @@ def test_models_and_deltas_are_averaged(operator):
     operator.send(operator.delta(0.002))
     assert operator.merge().merged == 2
     assert operator.moved() == pytest.approx(0.004, rel=1e-3)
+
+
+def test_an_account_with_a_keys_name_is_the_same_site(operator):
+    """Else a hospital with both would weigh as two, and two of the five from which on trimming begins."""
+    send(operator, tuned(operator.model, 0.010), user="site1")
+    operator.send(operator.delta(0.002, site="site1"))
+    operator.send(operator.delta(0.004, site="site2"))
+    assert operator.merge().merged == 3
+    assert operator.moved() == pytest.approx((0.5 * (0.002 + 0.010) + 0.004) / 2, rel=1e-3)
+    assert list_versions(operator.depot, TYPE, operator.settings)[0].contributors == 2
+
+
+def test_another_account_is_a_site_of_its_own(operator):
+    send(operator, tuned(operator.model, 0.010), user="Site1")
+    operator.send(operator.delta(0.002, site="site1"))
+    operator.send(operator.delta(0.004, site="site2"))
+    assert operator.merge().merged == 3
+    # Of three sites, which weigh 1, 2 and 2, the longest is scaled to the median.
+    assert operator.moved() == pytest.approx((0.004 + 2 * 0.002 + 2 * 0.004) / 5, rel=1e-3)
+    assert list_versions(operator.depot, TYPE, operator.settings)[0].contributors == 3
+
+
+def test_a_tie_between_account_and_key_holds_for_what_is_in_the_archive(operator):
+    send(operator, tuned(operator.model, 0.010), user="site1")
+    operator.send(operator.delta(0.004, site="site2"))
+    operator.merge()
+    before = operator.moved()
+    operator.send(operator.delta(0.002, site="site1"))
+    operator.merge()
+    # Both means over two sites, of which site1 has sent one update and then two; the change is damped by its age.
+    first = (0.010 + 0.004) / 2
+    assert before == pytest.approx(first, rel=1e-3)
+    second = (0.5 * (0.010 + 0.002) + 0.004) / 2
+    assert operator.moved() == pytest.approx(first + (second - first) * 2**-0.5, rel=1e-3)
 
 
 def test_a_later_update_of_the_same_base_finds_the_model_in_the_archive(operator):

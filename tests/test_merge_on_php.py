@@ -12,6 +12,7 @@ from test_operator import HEAD, TYPE
 
 from dafne_dante.delta.signing import ensure_signing_key, public_key_text
 from dafne_dante.errors import AccessDeniedError, ServerAnswerError, TransportError
+from dafne_dante.federation.adopting import adopt_version
 from dafne_dante.federation.client import FederationClient
 from dafne_dante.federation.depot import HttpDepot
 from dafne_dante.federation.model_signature import read_signature
@@ -33,6 +34,8 @@ class Php:
         capability = {"dafne_dante": {"delta": 1.0}, "categories": ["a"]}
         self.fake = MergingPhp(TYPE, {self.operator.first: first}, capability, clock=lambda: next(seconds), **limits)
         self.root = root
+        # Nobody here published it; it lies in the folder under the same number.
+        adopt_version(self.operator.depot, TYPE, self.operator.first, self.operator.settings)
 
     def client(self, server, key=OPERATOR, **options):
         retrying = Retrying(RetryPlan(retries=2), pause=lambda seconds: None)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from phantoms import tiny_plan
 from sites import train_model
+from test_client import ScriptedTransport
 from test_operator import CASES, HEAD, TYPE, Failing, Operator
 
 from dafne_dante.delta.difference import WeightUpdate
@@ -18,6 +19,7 @@ from dafne_dante.errors import (
     SettingsError,
     StorageError,
 )
+from dafne_dante.federation.client import FederationClient
 from dafne_dante.federation.operator import merge_pending
 from dafne_dante.models.build import build_network
 from dafne_dante.models.file import write_model
@@ -162,6 +164,39 @@ def test_an_upload_that_cannot_be_fetched_stays_and_is_told(operator):
     assert [one.filename for one in operator.shelf.uploads(TYPE)] == [missing]
 
 
+def test_an_odd_file_name_in_the_queue_is_told_and_blocks_nothing(operator):
+    operator.send(operator.delta(0.002))
+    odd = operator.root / "server" / "models" / TYPE / "uploads" / "1_o'neil.model"
+    odd.write_bytes(operator.delta(0.5))
+    report = operator.merge()
+    assert (report.merged, report.quarantined) == (1, ())
+    [skipped] = report.as_json()["skipped"]
+    assert "o'neil" in skipped["upload"] and "by hand" in skipped["reason"]
+    assert odd.exists()
+    assert operator.moved() == pytest.approx(0.002, rel=1e-3)
+
+
+def test_an_odd_file_name_on_a_server_is_told_and_blocks_nothing(operator):
+    """As Dafne's PHP server lists whatever lies in the folder."""
+    operator.send(operator.delta(0.002))
+
+    class Listing:
+        def __init__(self, depot):
+            self._depot = depot
+
+        def __getattr__(self, name):
+            return getattr(self._depot, name)
+
+        def pending(self):
+            rows = [{"filename": one.filename, "size": one.size} for one in self._depot.pending()]
+            answer = {"uploads": [{"filename": "1_o'neil.model", "size": 9}, *rows]}
+            return FederationClient(ScriptedTransport(get_pending_uploads=answer)).pending_uploads(TYPE)
+
+    report = operator.merge(Listing(operator.depot))
+    assert report.merged == 1
+    assert ["o'neil" in one.upload for one in report.skipped] == [True]
+
+
 def test_a_disk_that_fails_stops_the_merge_and_loses_nothing(operator):
     waiting = operator.send(operator.delta(0.002))
     with pytest.raises(StorageError, match="full"):
@@ -227,3 +262,27 @@ def test_a_types_name_never_becomes_a_path(operator, name):
     with pytest.raises(SettingsError, match="type"):
         merge_pending(operator.depot, name, CASES, operator.settings)
     assert not (operator.settings.folder / "operator").exists()
+
+
+def test_what_a_killed_merge_has_opened_is_gone_before_the_next_begins(operator):
+    """A sealed update lies open there while it is merged; so only its owner may look, and only so long."""
+    scratch = operator.settings.folder / "operator" / TYPE / "scratch"
+    scratch.mkdir(parents=True)
+    (scratch / "left").write_bytes(b"opened")
+    operator.send(operator.delta(0.002))
+    seen = []
+
+    class Looking:
+        def __init__(self, depot):
+            self._depot = depot
+
+        def __getattr__(self, name):
+            return getattr(self._depot, name)
+
+        def fetch_upload(self, filename, destination):
+            seen.append(({path.name for path in scratch.iterdir()}, scratch.stat().st_mode & 0o777, destination.parent))
+            return self._depot.fetch_upload(filename, destination)
+
+    assert operator.merge(Looking(operator.depot)).merged == 1
+    assert all("left" not in names and (mode, parent) == (0o700, scratch) for names, mode, parent in seen) and seen
+    assert not scratch.exists()

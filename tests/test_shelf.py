@@ -263,6 +263,16 @@ def test_a_depot_on_the_folder_sees_what_the_server_sees(shelf, tmp_path):
             fetch("../model.json", tmp_path / "copy")
 
 
+def test_a_file_of_another_name_among_the_uploads_is_told_and_hides_no_other(shelf, tmp_path):
+    upload = shelf.receive("Brain", "B", write(tmp_path / "incoming", b"upload"))
+    for name in ("1_o'neil.model", "notes.txt", ".half.part"):
+        write(upload.parent / name, b"x")
+    good, *odd = FolderDepot(tmp_path, "Brain").pending()
+    assert (good.filename, good.fault) == (upload.name, "")
+    assert len(odd) == 2 and all("by hand" in one.fault for one in odd)
+    assert "neil" in odd[0].filename and "notes.txt" in odd[1].filename
+
+
 @pytest.mark.parametrize(("place", "model_type"), [(".", "Leg"), (".", "../Brain"), ("models/Brain", "Brain")])
 def test_a_depot_needs_a_servers_folder_and_a_type(shelf, tmp_path, place, model_type):
     with pytest.raises(SettingsError):

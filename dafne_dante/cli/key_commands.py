@@ -42,7 +42,7 @@ def show(as_json: Json = False) -> None:
 @keys.command()
 def trust(
     public_key: Annotated[str, typer.Argument(help="A site's public key, as `keys show` prints it there.")],
-    name: Annotated[str, typer.Option(help="What to call the site.")],
+    name: Annotated[str, typer.Option(help="What to call the site: its user name on the server, where it has one.")],
     as_json: Json = False,
 ) -> None:
     """As an operator, take deltas that this key signed."""

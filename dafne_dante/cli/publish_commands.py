@@ -1,4 +1,4 @@
-"""Commands around published versions: publish a model, list the versions, show one, go back to one, rebuild."""
+"""Commands around published versions: publish a model, list, show, go back to one, take one over, rebuild."""
 
 import json
 from pathlib import Path
@@ -152,6 +152,25 @@ def rollback(
         {"type": model_type, "version": new, "brings_back": version},
         as_json=as_json,
         text=lambda: f"{model_type}: version {new} brings back {version}",
+    )
+
+
+@publish.command()
+def adopt(
+    version: Version, model_type: Type, server: Server = None, folder: Folder = None, as_json: Json = False
+) -> None:
+    """Take over the newest version as it lies there, though it was neither published from here nor signed here."""
+    from dataclasses import asdict
+
+    from dafne_dante.federation.adopting import adopt_version
+
+    settings = load_settings()
+    found = adopt_version(depot_of(settings, server, folder, model_type), model_type, version, settings)
+    gone = f"; known no more: {', '.join(found.forgotten)}" if found.forgotten else ""
+    print_object(
+        {"type": model_type, **asdict(found)},
+        as_json=as_json,
+        text=lambda: f"{model_type}: took over version {version}, weights {found.weights_sha256[:16]}{gone}",
     )
 
 

@@ -26,8 +26,9 @@ from dafne_dante.durable import make_folder, write_atomically
 from dafne_dante.errors import SettingsError
 from dafne_dante.federation.accounts import Accounts
 from dafne_dante.federation.client import connect
-from dafne_dante.federation.depot import HttpDepot
+from dafne_dante.federation.depot import FolderDepot, HttpDepot
 from dafne_dante.federation.operator import MergeReport, merge_pending
+from dafne_dante.federation.published_versions import hand_in
 from dafne_dante.federation.running import RunningServer
 from dafne_dante.federation.shelf import Shelf
 from dafne_dante.models.build import build_network
@@ -118,11 +119,16 @@ def run_demo(out: Path, *, tell: Callable[[str], None] = lambda text: None) -> D
     first = _train_global(out, tell)
     with RunningServer(out / "server") as server:
         settings = _set_up_server(out, server.url)
-        operator = connect(settings["operator"])
-        operator.publish_model(MODEL_TYPE, out / "global" / "model.model")
+        hand_in(
+            FolderDepot(out / "server", MODEL_TYPE),
+            MODEL_TYPE,
+            read_model(out / "global" / "model.model"),
+            settings["operator"],
+        )
         tell(f"published the first global model on {server.url}")
         summaries = {name: _improve(out, name, settings[name], tell) for name in ("B", "C")}
         report = _merge(out, settings["operator"], tell)
+        operator = connect(settings["operator"])
         latest = operator.model_info(MODEL_TYPE).latest_timestamp
         second = read_model(operator.download_model(MODEL_TYPE, latest, make_folder(out / "global") / "next.model"))
     improved = {name: read_model(out / name / "improved.model") for name in ("B", "C")}

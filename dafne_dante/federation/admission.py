@@ -12,12 +12,12 @@ from uuid import UUID
 
 from dafne_dante.delta.decode import Delta, decode_envelope
 from dafne_dante.delta.difference import relative_length
-from dafne_dante.delta.envelope import open_envelope
+from dafne_dante.delta.envelope import Envelope, open_envelope
 from dafne_dante.delta.manifest import Manifest
 from dafne_dante.errors import DeltaBaseError, DeltaNormError, DeltaReplayError, IncompatibleModelError
 from dafne_dante.types import Weights
 
-__all__ = ["admit"]
+__all__ = ["admit", "admit_envelope"]
 
 
 def admit(
@@ -50,7 +50,26 @@ def admit(
         DeltaBaseError: made from a base that is not among `bases`.
         DeltaNormError: too long.
     """
-    envelope = open_envelope(content, trusted_keys=trusted_keys)
+    return admit_envelope(
+        open_envelope(content, trusted_keys=trusted_keys),
+        bases=bases,
+        seen_update_ids=seen_update_ids,
+        model_id=model_id,
+        labels=labels,
+        max_norm_ratio=max_norm_ratio,
+    )
+
+
+def admit_envelope(
+    envelope: Envelope,
+    *,
+    bases: "Mapping[str, Weights]",
+    seen_update_ids: Collection[str],
+    model_id: UUID | str,
+    labels: Sequence[str],
+    max_norm_ratio: float,
+) -> Delta:
+    """As `admit`, for an envelope that `open_envelope` has opened with the keys that are trusted."""
     manifest = envelope.manifest
     if manifest.update_id in seen_update_ids:
         raise DeltaReplayError("expected an update that was not seen before, found one that was; send each only once")

@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 import platformdirs
 
 from dafne_dante.config import Settings
+from dafne_dante.delta.naming import shown
 from dafne_dante.durable import digest_file
 from dafne_dante.errors import ServerAnswerError, SettingsError
 from dafne_dante.federation.downloads import ModelCache
@@ -64,11 +65,15 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class PendingUpload:
-    """An upload that waits: the server's name for it, the user who sent it, bytes."""
+    """An upload that waits: the server's name for it, the user who sent it, bytes.
+
+    `fault` says why it cannot be asked for, "" for one that can; `filename` is then only what can be shown of it.
+    """
 
     filename: str
     username: str
     size: int
+    fault: str = ""
 
 
 class FederationClient:
@@ -152,7 +157,10 @@ class FederationClient:
             raise
 
     def pending_uploads(self, model_type: str) -> list[PendingUpload]:
-        """Uploads that wait for a merge, oldest first; needs the merge right."""
+        """Uploads that wait for a merge, oldest first; needs the merge right.
+
+        What is no well-formed upload is among them with its fault, so that one odd file does not hide the others.
+        """
         uploads = self._transport.ask("get_pending_uploads", {"model_type": model_type}).get("uploads")
         if not isinstance(uploads, list):
             raise ServerAnswerError("expected a list of uploads, found something else")
@@ -238,11 +246,13 @@ def _capability(answer: Mapping[str, Any]) -> Capability | None:
 
 
 def _pending(item: Any) -> PendingUpload:
-    if not isinstance(item, dict):
-        raise ServerAnswerError("expected an upload as an object, found something else")
-    filename, size = item.get("filename"), item.get("size")
-    if not isinstance(filename, str) or not _UPLOAD_NAME.fullmatch(filename) or not _is_size(size):
-        raise ServerAnswerError("expected an upload's name and size, found something else")
+    row = item if isinstance(item, dict) else {}
+    filename, size = row.get("filename"), row.get("size")
+    if not isinstance(filename, str) or not _UPLOAD_NAME.fullmatch(filename):
+        fault = "expected a name of letters, digits and ._()@+ -, found another; rename or remove the file by hand"
+        return PendingUpload(shown(str(filename or "without a name")), "", 0, fault)
+    if not _is_size(size):
+        return PendingUpload(filename, "", 0, "expected its bytes as a number, found something else; ask the server")
     username = "".join(one for one in str(item.get("username", ""))[:100] if one.isprintable())
     return PendingUpload(filename, username, size)
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
+from dafne_dante.delta.naming import shown
 from dafne_dante.durable import write_stream_atomically
 from dafne_dante.errors import ServerAnswerError, SettingsError, StorageError
 from dafne_dante.federation.accounts import ACCOUNTS_FILE
@@ -14,6 +15,8 @@ from dafne_dante.federation.client import FederationClient, PendingUpload
 from dafne_dante.federation.shelf import Shelf
 
 __all__ = ["Depot", "FolderDepot", "HttpDepot", "shelf_root"]
+
+_FAULT = "expected a file named <seconds>_<user>.model, found another name; rename or remove the file by hand"
 
 
 class Depot(Protocol):
@@ -26,7 +29,7 @@ class Depot(Protocol):
         """A copy of one version's `.model` file."""
 
     def pending(self) -> list[PendingUpload]:
-        """Uploads that wait, oldest first."""
+        """Uploads that wait, oldest first; what cannot be asked for is among them with its fault."""
 
     def fetch_upload(self, filename: str, destination: Path) -> Path:
         """A copy of one upload."""
@@ -105,7 +108,8 @@ class FolderDepot:
 
     def pending(self) -> list[PendingUpload]:
         """Uploads that wait, oldest first."""
-        return [PendingUpload(one.filename, one.username, one.size) for one in self._shelf.uploads(self._type)]
+        well_formed = [PendingUpload(one.filename, one.username, one.size) for one in self._shelf.uploads(self._type)]
+        return well_formed + [PendingUpload(shown(name), "", 0, _FAULT) for name in self._shelf.strays(self._type)]
 
     def fetch_upload(self, filename: str, destination: Path) -> Path:
         """A copy of one upload."""

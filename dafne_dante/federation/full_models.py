@@ -1,15 +1,15 @@
 """A full model that a stock Dafne client uploaded, as the update that it is: its difference to its base.
 
-Terms: base and file timestamp as in `known_versions`; the sender's *site* is its user name on the server, since nobody
-signed the model; the *update_id* is made from the digest of the weights and their base, so the same weights are one
-update whoever sends them, and however their file is written.
+Terms: base and file timestamp as in `known_versions`; the sender's *site* is the trusted key whose name is the sender's
+user name on the server, else that user name, since nobody signed the model; the *update_id* is made from the digest of
+the weights and their base, so the same weights are one update whoever sends them, and however their file is written.
 
 Invariants: pure; the file goes through the safe reader and none of it is run; a full model passes what a delta passes
 (family, labels, base, shapes, finiteness, length); it counts as one case, since a stock client does not say how many.
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -40,9 +40,13 @@ def is_full_model(content: bytes) -> bool:
     return content.startswith(_PICKLE) and content[_SAFETENSORS_HEADER_AT : _SAFETENSORS_HEADER_AT + 1] != b"{"
 
 
-def site_of(username: str) -> str:
-    """The site of a full model, as merging counts sites; no public key is written so."""
-    return f"user:{username}"
+def site_of(username: str, trusted_keys: Mapping[str, str] | None = None) -> str:
+    """The site of a full model, as merging counts sites: a trusted key, or a text that no public key is written as.
+
+    `trusted_keys`: public key to the operator's name for it.
+    """
+    of_that_name = (key for key, name in (trusted_keys or {}).items() if name == username)
+    return next(of_that_name, f"user:{username}")
 
 
 def admit_full_model(

@@ -8,7 +8,6 @@ Invariants: what cannot be taken is a DeltaError or ModelError, whose message is
 what was made from an older version must fit the newest one, too; memory is that of one update.
 """
 
-import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +16,17 @@ from uuid import uuid4
 from dafne_dante.config import Settings
 from dafne_dante.delta.decode import Delta, decode_delta
 from dafne_dante.delta.difference import outline_of
-from dafne_dante.delta.envelope import open_envelope
+from dafne_dante.delta.envelope import Envelope
 from dafne_dante.delta.outline import Outline, check_outline
-from dafne_dante.delta.sealing import SEAL_KEY_FILE, is_sealed, load_seal_key, open_sealed
+from dafne_dante.delta.sealing import SEAL_KEY_FILE, load_seal_key
 from dafne_dante.delta.signing import trusted_keys
 from dafne_dante.errors import DeltaError, DeltaFormatError, DeltaShapeError, ModelError, StorageError
-from dafne_dante.federation.admission import admit
-from dafne_dante.federation.client import PendingUpload
+from dafne_dante.federation.admission import admit_envelope
 from dafne_dante.federation.contribution import Contribution, contribution_from
-from dafne_dante.federation.full_models import FullModel, admit_full_model, is_full_model, reread_full_model, site_of
+from dafne_dante.federation.full_models import FullModel, admit_full_model, reread_full_model, site_of
 from dafne_dante.federation.known_versions import KnownVersions
 from dafne_dante.federation.ledger import Entry
+from dafne_dante.federation.received import Opened, Received, open_upload
 from dafne_dante.federation.spilled import set_aside, spill
 from dafne_dante.federation.withdrawal import Withdrawal, open_withdrawal
 from dafne_dante.models.build import canonical_weights
@@ -69,23 +68,15 @@ class Intake:
         self._seal_keys = (load_seal_key(settings.folder),) if has_seal_key else ()
         self._canonical = canonical_weights(versions.current.plan, versions.current.weights)
 
-    def admit(self, upload: PendingUpload, content: bytes, seen_update_ids: Collection[str]) -> Admitted:
-        """The update in an upload; DeltaError or ModelError when it may not be merged."""
-        opened = self._opened(content)
-        if is_full_model(opened):
-            admitted = self._admit_full_model(upload, opened, seen_update_ids)
-        else:
-            admitted = self._admit_delta(upload, opened, seen_update_ids)
-        # The ledger knows the upload by the bytes that lie in the queue.
-        return replace(admitted, entry=replace(admitted.entry, content_sha256=hashlib.sha256(content).hexdigest()))
+    def open(self, received: Received) -> Opened:
+        """What an upload holds; DeltaError for what is neither a delta by a trusted key nor begun as a model."""
+        return open_upload(received, seal_keys=self._seal_keys, trusted_keys=self._trusted)
 
-    def name_of(self, content: bytes) -> tuple[str, str]:
-        """The update_id and the public key of a delta by a trusted key; "" and "" for any other upload."""
-        try:
-            envelope = open_envelope(self._opened(content), trusted_keys=self._trusted)
-        except DeltaError:
-            return "", ""
-        return envelope.manifest.update_id, envelope.public_key
+    def admit(self, opened: Opened, seen_update_ids: Collection[str]) -> Admitted:
+        """The update in an upload; DeltaError or ModelError when it may not be merged."""
+        if opened.envelope is None:
+            return self._admit_full_model(opened, seen_update_ids)
+        return self._admit_delta(opened, opened.envelope, seen_update_ids)
 
     def withdrawal_in(self, content: bytes, model_type: str) -> Withdrawal:
         """The withdrawal in an upload; DeltaError for one that is not by a trusted key, or of another type."""
@@ -104,14 +95,10 @@ class Intake:
             raise StorageError("an archived update is damaged; restore the archive from a copy") from error
         return self._of_full_model(model, entry.username, published=True)
 
-    def _opened(self, content: bytes) -> bytes:
-        return open_sealed(content, self._seal_keys) if is_sealed(content) else content
-
-    def _admit_delta(self, upload: PendingUpload, content: bytes, seen: Collection[str]) -> Admitted:
-        delta = admit(
-            content,
+    def _admit_delta(self, opened: Opened, envelope: Envelope, seen: Collection[str]) -> Admitted:
+        delta = admit_envelope(
+            envelope,
             bases=self._versions,
-            trusted_keys=self._trusted,
             seen_update_ids=seen,
             model_id=self._versions.current.model_id,
             labels=self._versions.current.plan.labels,
@@ -119,23 +106,28 @@ class Intake:
         )
         self._check_fit(delta.lengths)
         manifest = delta.manifest
-        entry = _entry(upload, content, manifest.base_sha256)
+        entry = _entry(opened.received, manifest.base_sha256)
         entry = replace(entry, public_key=delta.public_key, cases=manifest.cases, method=manifest.method)
-        path = self._set_aside(content)
-        return Admitted(upload.filename, path, entry, self._of_delta(delta, path))
+        path = self._kept(opened)
+        return Admitted(opened.received.upload.filename, path, entry, self._of_delta(delta, path))
 
-    def _admit_full_model(self, upload: PendingUpload, content: bytes, seen: Collection[str]) -> Admitted:
+    def _admit_full_model(self, opened: Opened, seen: Collection[str]) -> Admitted:
+        upload = opened.received.upload
         if not self._take_full_models:
             raise DeltaFormatError("expected a signed delta, found a full model, which this operator does not take")
         model = admit_full_model(
-            content,
+            opened.content,
             versions=self._versions,
             seen_update_ids=seen,
             max_norm_ratio=self._settings.max_norm_ratio,
         )
         self._check_fit(outline_of(update) for update in model.updates)
-        entry = replace(_entry(upload, content, model.base_sha256), method=FULL_MODEL)
-        return Admitted(upload.filename, self._set_aside(content), entry, self._of_full_model(model, upload.username))
+        entry = replace(
+            _entry(opened.received, model.base_sha256),
+            method=FULL_MODEL,
+            site=site_of(upload.username, self._trusted),
+        )
+        return Admitted(upload.filename, self._kept(opened), entry, self._of_full_model(model, upload.username))
 
     def _of_delta(self, delta: Delta, path: Path, *, published: bool = False) -> Contribution:
         age = self._versions.ages[delta.manifest.base_sha256]
@@ -144,7 +136,7 @@ class Intake:
     def _of_full_model(self, model: FullModel, username: str, *, published: bool = False) -> Contribution:
         return Contribution(
             update_id=model.update_id,
-            public_key=site_of(username),
+            public_key=site_of(username, self._trusted),
             base_sha256=model.base_sha256,
             cases=1,
             updates=spill(model.updates, self._new_path()),
@@ -160,23 +152,31 @@ class Intake:
                 raise DeltaShapeError("expected updates of the current model's weights, found one of another; retrain")
             check_outline(outline, tuple(target.shape))
 
+    def _kept(self, opened: Opened) -> Path:
+        """The file of an update: as it was fetched, or opened where that was sealed."""
+        if not opened.was_sealed:
+            return opened.received.path
+        path = self._set_aside(opened.content)
+        opened.received.path.unlink(missing_ok=True)
+        return path
+
     def _set_aside(self, content: bytes) -> Path:
         path = self._new_path()
         try:
             path.write_bytes(content)
         except OSError as error:
-            raise StorageError("cannot set an upload aside; free space in the folder for temporary files") from error
+            raise StorageError("cannot set an upload aside; free space where the settings lie") from error
         return path
 
     def _new_path(self) -> Path:
         return self._scratch / f"{uuid4()}.aside"
 
 
-def _entry(upload: PendingUpload, content: bytes, base_sha256: str) -> Entry:
+def _entry(received: Received, base_sha256: str) -> Entry:
     return Entry(
         base_sha256=base_sha256,
         public_key="",
-        upload=upload.filename,
-        content_sha256=hashlib.sha256(content).hexdigest(),
-        username=upload.username,
+        upload=received.upload.filename,
+        content_sha256=received.sha256,
+        username=received.upload.username,
     )

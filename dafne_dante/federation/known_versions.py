@@ -4,16 +4,19 @@ Terms: a version's *digest* is `digest_weights` of its weights; its *age* is how
 newest; its *file timestamp* is what its file says of itself, which stock clients copy into the models that they tune.
 
 Invariants: a version is read once in the operator's life for its digest, and again only when its weights are asked
-for; where two versions have the same weights (a rollback) the newer one counts.
+for, and then it must be the one that the ledger knows; where two versions have the same weights (a rollback) the newer
+one counts. What the ledger knows of a version is never replaced by what the depot says now (`vouching`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from dafne_dante.errors import DeltaBaseError, ServerAnswerError
+from dafne_dante.durable import digest_file
+from dafne_dante.errors import DeltaBaseError, ModelError, ServerAnswerError, UntrustedVersionError
 from dafne_dante.federation.depot import Depot
 from dafne_dante.federation.ledger import Ledger
+from dafne_dante.federation.vouching import check_unchanged
 from dafne_dante.models.file import read_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
 from dafne_dante.models.known_weights import KnownWeights
@@ -36,17 +39,22 @@ class KnownVersions(Mapping[str, Weights]):
         timestamps: version to file timestamp.
         ages: digest to age.
         current: the newest version's model.
+        listed: all versions of the depot, oldest first.
+        files: version to the SHA-256 of its file, of those that were read.
 
     Raises:
         TransportError, StorageError: a version cannot be fetched; ServerAnswerError when there is none.
-        ModelError: a version cannot be read.
+        UntrustedVersionError: a version cannot be read, or an older one is not the one that the ledger knows.
     """
 
     def __init__(self, depot: Depot, folder: Path) -> None:
         self._depot, self._folder = depot, folder
-        self.versions = depot.versions()[-KEPT_VERSIONS:]
+        self.listed = depot.versions()
+        self.versions = self.listed[-KEPT_VERSIONS:]
         if not self.versions:
             raise ServerAnswerError("expected a published version of this type, found none; publish one first")
+        self.files: dict[str, str] = {}
+        self._ledger = Ledger()
         self.current = self.model(self.versions[-1])
         self.digests: dict[str, str] = {}
         self.timestamps: dict[str, int] = {}
@@ -56,6 +64,7 @@ class KnownVersions(Mapping[str, Weights]):
 
     def look_up(self, ledger: Ledger) -> None:
         """Fill in digests, timestamps and ages: from the ledger, else from the versions themselves."""
+        self._ledger = ledger
         facts = {version: self._facts(version, ledger) for version in self.versions}
         self.digests = {version: digest for version, (digest, _) in facts.items()}
         self.timestamps = {version: timestamp for version, (_, timestamp) in facts.items()}
@@ -83,15 +92,24 @@ class KnownVersions(Mapping[str, Weights]):
         return len(self._by_digest)
 
     def model(self, version: str) -> GlobalModel:
-        """The model of a version, read from the depot."""
-        return read_model(self._depot.fetch_model(version, self._folder / "version.model"))
+        """The model of a version, read from the depot and compared with what the ledger knows of it."""
+        path = self._depot.fetch_model(version, self._folder / "version.model")
+        self.files[version] = digest_file(path)
+        try:
+            model = read_model(path)
+        except ModelError as error:
+            raise UntrustedVersionError(f"version {version} cannot be used: {error}") from error
+        check_unchanged(version, model, self.files[version], self._ledger)
+        return model
 
-    def remembered(self, ledger: Ledger) -> Ledger:
-        """The ledger that knows these versions."""
+    def remembered(self, ledger: Ledger, versions: Collection[str]) -> Ledger:
+        """The ledger that knows these versions as they are, too; what it knew of others, and of these, stays."""
+        new = [version for version in self.versions if version in versions or version in ledger.versions]
         return replace(
             ledger,
-            versions={**ledger.versions, **self.digests},
-            timestamps={**ledger.timestamps, **self.timestamps},
+            versions={**{version: self.digests[version] for version in new}, **ledger.versions},
+            timestamps={**{version: self.timestamps[version] for version in new}, **ledger.timestamps},
+            files={**{version: self.files[version] for version in new if version in self.files}, **ledger.files},
         )
 
     def base_of(self, model: GlobalModel) -> str:

@@ -36,22 +36,33 @@ class Ledger:
         updates: update_id to entry, for each that was published or refused after admission.
         versions: version to the digest of its weights, so that old versions need not be read again.
         timestamps: version to the timestamp inside its file, by which a full model of a stock client names its base.
+        files: version to the SHA-256 of its file as it was published or first read; older ledgers lack some.
         publications: version to what is known of it, for those that this operator published.
-        intent_sha256, intent, intent_publication: digest of the weights about to be published, their updates and
-            what is to be said of them; empty when settled.
+        intent_sha256, intent, intent_publication, intent_file: digest of the weights about to be published, their
+            updates, what is to be said of them and the SHA-256 of their file; empty when settled.
     """
 
     updates: Mapping[str, Entry] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     timestamps: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     publications: Mapping[str, Publication] = field(default_factory=dict)
     intent_sha256: str = ""
     intent: Mapping[str, Entry] = field(default_factory=dict)
     intent_publication: Publication | None = None
+    intent_file: str = ""
 
-    def with_intent(self, digest: str, updates: Mapping[str, Entry], publication: Publication | None) -> "Ledger":
-        """About to publish weights of this digest."""
-        return replace(self, intent_sha256=digest, intent=dict(updates), intent_publication=publication)
+    def with_intent(
+        self, digest: str, updates: Mapping[str, Entry], publication: Publication | None, file_sha256: str
+    ) -> "Ledger":
+        """About to publish weights of this digest in a file of that one."""
+        return replace(
+            self,
+            intent_sha256=digest,
+            intent=dict(updates),
+            intent_publication=publication,
+            intent_file=file_sha256,
+        )
 
     def settled(self, version: str) -> "Ledger":
         """The intent came true as `version`."""
@@ -60,17 +71,19 @@ class Ledger:
             for update_id, entry in self.intent.items()
         }
         told = {} if self.intent_publication is None else {version: self.intent_publication}
+        file = {version: self.intent_file} if self.intent_file else {}
         settled = replace(
             self,
             updates={**self.updates, **taken},
             versions={**self.versions, version: self.intent_sha256},
+            files={**self.files, **file},
             publications={**self.publications, **told},
         )
         return settled.dropped()
 
     def dropped(self) -> "Ledger":
         """The intent did not come true."""
-        return replace(self, intent_sha256="", intent={}, intent_publication=None)
+        return replace(self, intent_sha256="", intent={}, intent_publication=None, intent_file="")
 
     def refused(self, update_id: str, entry: Entry, reason: str) -> "Ledger":
         """An update that was admitted and then refused; it is not taken again."""
@@ -164,12 +177,14 @@ def _parse(document: Any) -> Ledger:
         updates=_entries(document["updates"]),
         versions={str(int(version)): str(digest) for version, digest in document["versions"].items()},
         timestamps={str(version): int(stamp) for version, stamp in document.get("timestamps", {}).items()},
+        files={str(version): str(digest) for version, digest in document.get("files", {}).items()},
         publications={
             str(version): parse_publication(told) for version, told in document.get("publications", {}).items()
         },
         intent_sha256=str(document["intent_sha256"]),
         intent=_entries(document["intent"]),
         intent_publication=None if publication is None else parse_publication(publication),
+        intent_file=str(document.get("intent_file", "")),
     )
 
 

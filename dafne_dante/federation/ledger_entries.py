@@ -32,6 +32,7 @@ class Entry:
         reason: why it was refused, "" when it was published.
         withdrawn: the minute (UTC) in which its site withdrew it, "" when it did not.
         again: versions that were rebuilt with it.
+        site: of a full model, whom it counts for: a trusted key, or the user name; "" for a signed update.
     """
 
     base_sha256: str
@@ -45,6 +46,7 @@ class Entry:
     reason: str = ""
     withdrawn: str = ""
     again: tuple[str, ...] = ()
+    site: str = ""
 
     def is_first_in(self, version: str) -> bool:
         """Whether its own place in a lineage is this version."""

@@ -119,7 +119,7 @@ def card_of(model_type: str, version: str, model: GlobalModel, ledger: Ledger) -
 
 def contributor_of(entry: Entry) -> str:
     """The site behind an update: its public key, or its user name where nobody signed."""
-    return entry.public_key or site_of(entry.username)
+    return entry.public_key or entry.site or site_of(entry.username)
 
 
 def _ordered(dice: Mapping[str, float | None], model: GlobalModel) -> dict[str, float | None]:

@@ -1,8 +1,8 @@
 """One merge, from the queue of uploads to the next global model.
 
-read the current model -> settle what a crash left -> take the sites' withdrawals -> admit or quarantine every
-upload -> merge in update space -> try the step on the operator's cases -> publish, or quarantine with the reason ->
-clear the queue.
+read the current model -> settle what a crash left, and check that it is the operator's (`beginning`) -> take the
+sites' withdrawals -> admit or quarantine every upload -> merge in update space -> try the step on the operator's cases
+-> publish, or quarantine with the reason -> clear the queue.
 
 Invariants
 - An upload leaves the queue only after its file is archived and published, or quarantined with a reason, or when its
@@ -16,11 +16,10 @@ Invariants
 - One operator at a time (`operator_turn`); memory does not grow with the number of updates.
 """
 
-import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.config import Settings
@@ -30,17 +29,20 @@ from dafne_dante.errors import (
     ModelError,
     ServerAnswerError,
 )
+from dafne_dante.federation.beginning import begin
 from dafne_dante.federation.client import PendingUpload
 from dafne_dante.federation.depot import Depot
 from dafne_dante.federation.intake import Admitted, Intake
 from dafne_dante.federation.known_versions import KnownVersions
 from dafne_dante.federation.leaving_out import select_updates
-from dafne_dante.federation.ledger import Entry, Ledger, Publication, Store
+from dafne_dante.federation.ledger import Entry, Ledger, Publication
 from dafne_dante.federation.merge import Contribution, MergeOutcome, choose_step
 from dafne_dante.federation.merge_report import MergeReport, Refusal
-from dafne_dante.federation.operator_turn import operator_folder, operator_turn
-from dafne_dante.federation.publishing import Publisher, Statement, utc_now
+from dafne_dante.federation.operator_turn import operator_scratch, operator_turn
+from dafne_dante.federation.publishing import Statement, utc_now
+from dafne_dante.federation.received import Received
 from dafne_dante.federation.validation_cases import usable_cases
+from dafne_dante.federation.weighted_median import rule_of
 from dafne_dante.federation.withdrawal import MAX_WITHDRAWAL_BYTES, is_withdrawal
 from dafne_dante.federation.withdrawn import after_withdrawal, withdrawal_in_words
 from dafne_dante.models.build import build_network, canonical_weights, tie_aliases
@@ -89,15 +91,14 @@ def merge_pending(
         TransportError, StorageError: what was not settled yet stays in the queue. StorageError also when another
             operator is at work.
         ServerAnswerError: the type has no version yet.
+        UntrustedVersionError: a version is not what this operator published; nothing was refused for it.
         SettingsError: a malformed type's name.
         IncompatibleModelError: the operator's cases have other labels than the model.
         NotEnoughCasesError: no case of the operator shows a label.
         KeyboardInterrupt: asked to stop; nothing is lost.
     """
-    with operator_turn(settings.folder, model_type), tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
-        return _Merge(
-            depot, model_type, validation, settings, options=options or MergeOptions(), scratch=Path(scratch)
-        ).run()
+    with operator_turn(settings.folder, model_type), operator_scratch(settings.folder, model_type) as scratch:
+        return _Merge(depot, model_type, validation, settings, options=options or MergeOptions(), scratch=scratch).run()
 
 
 class _Merge:
@@ -119,10 +120,8 @@ class _Merge:
         self._current = self._versions.current
         self._validation = usable_cases(validation, self._current.plan.labels)
         self._canonical = canonical_weights(self._current.plan, self._current.weights)
-        self._store = Store(operator_folder(settings.folder, model_type))
-        self._publisher = Publisher(depot, model_type, settings, self._store)
-        self._ledger = self._store.load()
-        self._versions.look_up(self._ledger)
+        begun = begin(depot, model_type, settings, self._versions)
+        self._store, self._publisher, self._ledger = begun.store, begun.publisher, begun.ledger
         self._intake = Intake(self._versions, settings, scratch, take_full_models=options.take_full_models)
         self._dice_before: Mapping[str, float | None] | None = None
         self._held: Mapping[str, Entry] = {}
@@ -132,8 +131,8 @@ class _Merge:
         self._withdrawn: list[Refusal] = []
 
     def run(self) -> MergeReport:
-        """Settle, admit, merge, publish."""
-        self._settle()
+        """Admit, merge, publish."""
+        self._publisher.write_cards(self._ledger, self._current)
         self._take_withdrawals()
         self._held = self._ledger.held_by(self._versions.newest)
         admitted = {one.update_id: one for one in self._admit_all()}
@@ -149,29 +148,26 @@ class _Merge:
             return self._publish([admitted[one] for one in selection.kept], selection.outcome)
         return self._report(selection.outcome)
 
-    def _settle(self) -> None:
-        """Finish, or drop, what a run before this one was about to publish, and remember the versions."""
-        ledger = self._publisher.settle(self._ledger, self._versions.digests)
-        ledger = self._versions.remembered(ledger)
-        if ledger != self._ledger:
-            self._save(ledger)
-        self._publisher.write_cards(self._ledger, self._current)
-
     def _take_withdrawals(self) -> None:
         """Note what the sites withdraw, before anything is merged."""
         for upload in self._depot.pending():
-            content = self._fetch(upload) if upload.size <= MAX_WITHDRAWAL_BYTES else None
-            if content is None or not is_withdrawal(content):
-                continue
-            try:
-                withdrawal = self._intake.withdrawal_in(content, self._type)
-                ledger = after_withdrawal(self._ledger, withdrawal)
-            except DeltaError as error:
-                self._refuse(upload.filename, content, str(error))
-                continue
-            self._save(ledger)
-            self._depot.remove_upload(upload.filename)
-            self._withdrawn.append(Refusal(upload.filename, withdrawal_in_words(ledger, withdrawal.update_id)))
+            received = self._fetch(upload) if upload.size <= MAX_WITHDRAWAL_BYTES else None
+            if received is not None:
+                if is_withdrawal(received.content):
+                    self._take_withdrawal(received)
+                received.path.unlink(missing_ok=True)
+
+    def _take_withdrawal(self, received: Received) -> None:
+        try:
+            withdrawal = self._intake.withdrawal_in(received.content, self._type)
+            ledger = after_withdrawal(self._ledger, withdrawal)
+        except DeltaError as error:
+            self._refuse(received, str(error))
+            return
+        self._save(ledger)
+        self._drop(received)
+        told = withdrawal_in_words(ledger, withdrawal.update_id)
+        self._withdrawn.append(Refusal(received.upload.filename, told))
 
     def _admit_all(self) -> Iterator[Admitted]:
         """Admit or quarantine each upload, oldest first; one that a crash left in the queue only leaves it."""
@@ -179,30 +175,36 @@ class _Merge:
         done = {(entry.upload, entry.content_sha256) for entry in self._ledger.updates.values()}
         for upload in self._depot.pending():
             self._pause()
-            content = self._fetch(upload)
-            if content is None:
+            received = self._fetch(upload)
+            if received is None:
                 continue
-            if (upload.filename, hashlib.sha256(content).hexdigest()) in done:
-                self._depot.remove_upload(upload.filename)
-                continue
-            if self._ledger.is_withdrawn(*self._intake.name_of(content)):
-                self._depot.remove_upload(upload.filename)
+            if (upload.filename, received.sha256) in done:
+                self._drop(received)
                 continue
             try:
-                one = self._intake.admit(upload, content, seen)
+                opened = self._intake.open(received)
+                if self._ledger.is_withdrawn(*opened.name):
+                    self._drop(received)
+                    continue
+                one = self._intake.admit(opened, seen)
             except (DeltaError, ModelError) as error:
-                self._refuse(upload.filename, content, str(error))
+                self._refuse(received, str(error))
             else:
                 seen.add(one.update_id)
                 yield one
 
-    def _fetch(self, upload: PendingUpload) -> bytes | None:
-        """The upload's bytes; None, with a note in the report, when the depot cannot hand it out, or it is too long."""
-        reason = f"expected at most {_MAX_UPLOAD_BYTES} bytes, found {upload.size}; remove it by hand"
-        if upload.size <= _MAX_UPLOAD_BYTES:
+    def _fetch(self, upload: PendingUpload) -> Received | None:
+        """The upload in the scratch; None, with a note in the report, when it cannot be had or is too long."""
+        reason = upload.fault or f"expected at most {_MAX_UPLOAD_BYTES} bytes, found {upload.size}; remove it by hand"
+        if not upload.fault and upload.size <= _MAX_UPLOAD_BYTES:
             try:
-                path = self._depot.fetch_upload(upload.filename, self._scratch / "upload")
-                return read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)
+                path = self._depot.fetch_upload(upload.filename, self._scratch / f"{uuid4()}.upload")
+                content = read_bounded(path, max_bytes=_MAX_UPLOAD_BYTES)
+                if len(content) == upload.size:
+                    return Received(upload, path, content)
+                path.unlink(missing_ok=True)
+                # A proxy's page, or half of a file: to refuse it would take a good update off the queue.
+                reason = f"expected {upload.size} bytes, as listed, found {len(content)}; it is asked for again"
             except ServerAnswerError as error:  # gone meanwhile, or longer than it said
                 reason = str(error)
         if (refusal := Refusal(upload.filename, reason)) not in self._skipped:
@@ -213,7 +215,13 @@ class _Merge:
         """The longest step that the operator's cases allow; 0 when the updates cannot be added up at all."""
         contributions = [*self._contributions(admitted)]
         try:
-            return choose_step(self._canonical, contributions, self._evaluate, self._settings.dice_margin)
+            return choose_step(
+                self._canonical,
+                contributions,
+                self._evaluate,
+                self._settings.dice_margin,
+                rule_of(self._settings.merge_rule),
+            )
         except DeltaError as error:
             return MergeOutcome(0.0, self._canonical, {}, {}, str(error), ())
 
@@ -292,9 +300,15 @@ class _Merge:
         self._save(self._ledger.refused(one.update_id, one.entry, reason))
         self._take_off(one.upload, reason)
 
-    def _refuse(self, upload: str, content: bytes, reason: str) -> None:
-        self._store.quarantine(upload, content, reason)
-        self._take_off(upload, reason)
+    def _refuse(self, received: Received, reason: str) -> None:
+        self._store.quarantine(received.upload.filename, received.content, reason)
+        self._take_off(received.upload.filename, reason)
+        received.path.unlink(missing_ok=True)
+
+    def _drop(self, received: Received) -> None:
+        """What is done with, whether published, refused or withdrawn, leaves the queue and nothing more."""
+        self._depot.remove_upload(received.upload.filename)
+        received.path.unlink(missing_ok=True)
 
     def _take_off(self, upload: str, reason: str) -> None:
         self._depot.remove_upload(upload)

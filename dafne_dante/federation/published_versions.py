@@ -7,7 +7,6 @@ Invariants: looking changes nothing and needs no lock; a rollback is published a
 or not done; the updates that the versions between held are not held any more, are not taken again, and stay archived.
 """
 
-import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +15,14 @@ from typing import Any
 from dafne_dante.config import Settings
 from dafne_dante.delta.signing import SIGNING_KEY_FILE, fingerprint, load_signing_key, public_key_text, trusted_keys
 from dafne_dante.errors import SettingsError
+from dafne_dante.federation.beginning import begin, own_public_key
 from dafne_dante.federation.depot import Depot
 from dafne_dante.federation.known_versions import KnownVersions
 from dafne_dante.federation.ledger import Entry, Ledger, Publication, Store
 from dafne_dante.federation.model_card import contributor_of
-from dafne_dante.federation.operator_turn import operator_folder, operator_turn
+from dafne_dante.federation.operator_turn import operator_folder, operator_scratch, operator_turn
 from dafne_dante.federation.publishing import Publisher, Statement, release_number, utc_now
+from dafne_dante.federation.vouching import check_vouched
 from dafne_dante.models.file import read_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
 
@@ -117,13 +118,18 @@ def roll_back(
 
     Raises:
         SettingsError: no such version, or it is the newest already, or has its weights.
+        UntrustedVersionError: it, or the newest, is not what this operator published.
         TransportError, StorageError, ModelError: nothing was published, or the next merge finds that it was.
             StorageError also when another operator is at work.
     """
-    with operator_turn(settings.folder, model_type), tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
+    with operator_turn(settings.folder, model_type), operator_scratch(settings.folder, model_type) as scratch:
         _check_version(version, depot.versions())
-        publisher, ledger, known = _begin(depot, model_type, settings, Path(scratch))
-        model = known.model(version)
+        known = KnownVersions(depot, scratch)
+        begun = begin(depot, model_type, settings, known)
+        publisher, ledger, model = begun.publisher, begun.ledger, known.model(version)
+        check_vouched(
+            version, model, ledger, public_key=own_public_key(settings), model_type=model_type, is_newest=False
+        )
         if digest_weights(model.weights) == known.digests[known.newest]:
             raise SettingsError(
                 "expected an older version with other weights, found those of the newest; nothing to do"
@@ -134,9 +140,9 @@ def roll_back(
             ledger,
             _publication(version, ledger, words),
             updates={},
-            scratch=Path(scratch),
+            scratch=scratch,
             current=known.current,
-            rollback_to=_release(version, ledger, depot, Path(scratch), settings),
+            rollback_to=_release(version, ledger, depot, scratch, settings),
         )
         publisher.write_cards(ledger, model)
         return new
@@ -147,12 +153,15 @@ def hand_in(
 ) -> str:
     """Publish a model that was made elsewhere, a type's first or a later one, and return its version.
 
-    Errors as `roll_back`, but for SettingsError.
+    What is the newest until now need not be trusted, for nothing of its weights is taken: so this is also the way out
+    where the depot holds what nobody here published. Errors as `roll_back`, but for SettingsError.
     """
-    with operator_turn(settings.folder, model_type), tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
+    with operator_turn(settings.folder, model_type), operator_scratch(settings.folder, model_type) as scratch:
         known: KnownVersions | None = None
         if depot.versions():
-            publisher, ledger, known = _begin(depot, model_type, settings, Path(scratch))
+            known = KnownVersions(depot, scratch)
+            begun = begin(depot, model_type, settings, known, builds_on_newest=False)
+            store, publisher, ledger = begun.store, begun.publisher, begun.ledger
         else:
             store = Store(operator_folder(settings.folder, model_type))
             publisher, ledger = Publisher(depot, model_type, settings, store), store.load()
@@ -160,19 +169,12 @@ def hand_in(
         previous = known.newest if known else ""
         told = Publication("handed in", utc_now(), previous, intended_use=words.intended_use, licence=words.licence)
         current = known.current if known else None
-        ledger, version = publisher.publish(model, ledger, told, updates={}, scratch=Path(scratch), current=current)
+        ledger, version = publisher.publish(model, ledger, told, updates={}, scratch=scratch, current=current)
+        if known:  # only now, when the newest is the operator's own: so that what was there may be brought back
+            ledger = known.remembered(ledger, known.versions)
+            store.save(ledger)
         publisher.write_cards(ledger, model)
         return version
-
-
-def _begin(depot: Depot, model_type: str, settings: Settings, scratch: Path) -> tuple[Publisher, Ledger, KnownVersions]:
-    """Settle what a run before has left."""
-    known, store = KnownVersions(depot, scratch), Store(operator_folder(settings.folder, model_type))
-    publisher, ledger = Publisher(depot, model_type, settings, store), store.load()
-    known.look_up(ledger)
-    ledger = known.remembered(publisher.settle(ledger, known.digests))
-    store.save(ledger)
-    return publisher, ledger, known
 
 
 def _ledger(settings: Settings, model_type: str) -> Ledger:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dafne_dante.config import Settings
 from dafne_dante.delta.signing import SIGNING_KEY_FILE, load_signing_key, public_key_text
+from dafne_dante.durable import digest_file
 from dafne_dante.errors import ModelError, SettingsError, TrustError
 from dafne_dante.federation.depot import Depot
 from dafne_dante.federation.ledger import Entry, Ledger, Publication, Store
@@ -98,7 +99,7 @@ class Publisher:
         path = scratch / "publish.model"
         write_model(signed, path)
         digest = digest_weights(model.weights)
-        ledger = ledger.with_intent(digest, updates, replace(publication, number=number))
+        ledger = ledger.with_intent(digest, updates, replace(publication, number=number), digest_file(path))
         self._store.save(ledger)
         version = self._depot.publish(path)
         ledger = ledger.settled(version)

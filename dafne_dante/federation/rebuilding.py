@@ -12,7 +12,6 @@ Invariants
 - One operator at a time; a crash leaves what a crash of a merge leaves.
 """
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,15 +19,17 @@ from pathlib import Path
 from dafne_dante.annotations.case import Case
 from dafne_dante.config import Settings
 from dafne_dante.errors import DeltaError, SettingsError
+from dafne_dante.federation.beginning import begin
 from dafne_dante.federation.contribution import Contribution
 from dafne_dante.federation.depot import Depot
 from dafne_dante.federation.intake import Intake
 from dafne_dante.federation.known_versions import KnownVersions
-from dafne_dante.federation.ledger import Entry, Ledger, Publication, Store
+from dafne_dante.federation.ledger import Entry, Ledger, Publication
 from dafne_dante.federation.merge import choose_step
-from dafne_dante.federation.operator_turn import operator_folder, operator_turn
-from dafne_dante.federation.publishing import Publisher, Statement, utc_now
+from dafne_dante.federation.operator_turn import operator_scratch, operator_turn
+from dafne_dante.federation.publishing import Statement, utc_now
 from dafne_dante.federation.validation_cases import usable_cases
+from dafne_dante.federation.weighted_median import rule_of
 from dafne_dante.federation.withdrawn import versions_that_hold
 from dafne_dante.models.build import build_network, canonical_weights, tie_aliases
 from dafne_dante.models.global_model import GlobalModel
@@ -74,21 +75,19 @@ def rebuild_without(
     Raises:
         SettingsError: the newest version holds none of them, nothing else is left, or it cannot be built again: the
             first that holds one was not merged by this operator, or a model was handed in since.
-        TransportError, StorageError, ModelError, IncompatibleModelError, NotEnoughCasesError: as `merge_pending`.
+        UntrustedVersionError, TransportError, StorageError, IncompatibleModelError, NotEnoughCasesError: as
+            `merge_pending`.
     """
-    with operator_turn(settings.folder, model_type), tempfile.TemporaryDirectory(prefix="dafne-dante-") as scratch:
-        return _Rebuild(depot, model_type, settings, Path(scratch)).run(set(update_ids), validation, statement)
+    with operator_turn(settings.folder, model_type), operator_scratch(settings.folder, model_type) as scratch:
+        return _Rebuild(depot, model_type, settings, scratch).run(set(update_ids), validation, statement)
 
 
 class _Rebuild:
     def __init__(self, depot: Depot, model_type: str, settings: Settings, scratch: Path) -> None:
         self._settings, self._scratch = settings, scratch
-        self._known, self._store = KnownVersions(depot, scratch), Store(operator_folder(settings.folder, model_type))
-        self._publisher = Publisher(depot, model_type, settings, self._store)
-        ledger = self._store.load()
-        self._known.look_up(ledger)
-        self._ledger = self._known.remembered(self._publisher.settle(ledger, self._known.digests))
-        self._store.save(self._ledger)
+        self._known = KnownVersions(depot, scratch)
+        begun = begin(depot, model_type, settings, self._known)
+        self._store, self._publisher, self._ledger = begun.store, begun.publisher, begun.ledger
         self._intake = Intake(self._known, settings, scratch, take_full_models=True)
 
     def run(self, without: set[str], validation: Sequence[Case], statement: Statement | None) -> Rebuilt:
@@ -172,7 +171,11 @@ class _Rebuild:
             return weights
         try:
             outcome = choose_step(
-                weights, contributions, lambda one: _dice(model, one, cases), self._settings.dice_margin
+                weights,
+                contributions,
+                lambda one: _dice(model, one, cases),
+                self._settings.dice_margin,
+                rule_of(self._settings.merge_rule),
             )
         except DeltaError:
             return None

@@ -169,6 +169,13 @@ class Shelf:
                 found.append(Upload(path.name, match[1], match[2], size))
         return sorted(found, key=lambda upload: (int(upload.timestamp), upload.filename))
 
+    def strays(self, model_type: str) -> list[str]:
+        """Names of files among the uploads that are none by their name, sorted; hidden files do not count."""
+        folder = self._folder(model_type) / "uploads"
+        with _disk("the uploads"):
+            names = [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+        return sorted(name for name in names if not self.is_upload_name(name) and not name.startswith("."))
+
     def upload_path(self, model_type: str, filename: str) -> Path | None:
         """The file of one upload, None when there is none of that name."""
         path = self._folder(model_type) / "uploads" / filename

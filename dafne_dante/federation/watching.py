@@ -5,8 +5,9 @@ Terms: an *event* is one JSON object on one line: `at` (UTC), `event` and what b
 next comes as usual) and "stopped".
 
 Invariants: the operator's lock is held all the time; SIGTERM and SIGINT end the watch between two steps of the work, a
-second one at once, and neither does harm, since a merge may end anywhere; a server or disk that fails is told of and
-tried again; whatever the operator has to correct ends the watch.
+second one at once, and neither does harm, since a merge may end anywhere; a server or disk that fails, and a server
+whose versions are not the operator's, is told of and tried again; whatever else the operator has to correct ends the
+watch.
 """
 
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.config import Settings
-from dafne_dante.errors import StorageError, TransportError
+from dafne_dante.errors import StorageError, TransportError, UntrustedVersionError
 from dafne_dante.federation.depot import Depot
 from dafne_dante.federation.operator import MergeOptions, merge_pending
 from dafne_dante.federation.operator_turn import operator_turn
@@ -103,7 +104,7 @@ def watch_queue(
                 if not was_waiting:
                     _say(tell, "waiting")
                     was_waiting = True
-            except (TransportError, StorageError) as error:
+            except (TransportError, StorageError, UntrustedVersionError) as error:
                 _say(tell, "failed", reason=str(error))
                 was_waiting = False
             except KeyboardInterrupt:

@@ -159,6 +159,7 @@ class Settings:
         cache_models, cache_gib: downloaded global models that are kept; the least recently used go first.
         max_norm_ratio: an update longer than this share of its base's length is refused by the operator.
         dice_margin: how far the Dice of a label may fall on the operator's cases before a merge backs off.
+        merge_rule: of the numbers of five sites or more an operator takes the trimmed mean ("trimmed") or the "median".
         run_model_code: SHA-256 (64 hexadecimal digits) of the model files whose own code may be run, in a child process
             without network and files; none unless the site says so.
         annotations: how labelled studies are found, read and kept.
@@ -186,6 +187,7 @@ class Settings:
     cache_gib: float = 5.0
     max_norm_ratio: float = 1.0
     dice_margin: float = 0.02
+    merge_rule: str = "trimmed"
     run_model_code: tuple[str, ...] = ()
     annotations: AnnotationSettings = field(default_factory=AnnotationSettings)
     nightly: NightlySettings = field(default_factory=NightlySettings)
@@ -203,7 +205,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         *("chunk_mib", "operator_key", "seal_key", "allow_full_model", "clip_norm", "noise_multiplier"),
         *("cache_models", "cache_gib"),
     ),
-    "operator": ("max_norm_ratio", "dice_margin"),
+    "operator": ("max_norm_ratio", "dice_margin", "merge_rule"),
     "trust": ("run_model_code",),
     **{section: tuple(item.name for item in fields(kind)) for section, kind in OWN_SECTIONS.items()},
 }

@@ -47,6 +47,7 @@ _CHOICES = {
     "empty_slices": ("auto", "background", "unknown"),
     "missing_labels": ("refuse", "absent"),
     "automatic_method": ("auto", "lora", "gradual-unfreezing"),
+    "merge_rule": ("trimmed", "median"),
 }
 _KEYS = ("operator_key", "seal_key")
 _SWITCHES = (

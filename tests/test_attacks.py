@@ -255,7 +255,23 @@ def test_a_colluding_pair_of_ten_moves_nothing(federation, factor):
     report = federation.merge()
     assert not set(good) & set(federation.quarantined())
     assert report.step == 1
-    # The pair is among what is cut at the ends of every coordinate, so the step is that of the honest sites.
+    # The pair is among what is cut at the ends of every coordinate.
+    check_moved_as_learned(federation)
+
+
+@pytest.mark.parametrize("factor", [-1.0, -20.0])
+def test_one_of_five_moves_nothing_where_the_operator_takes_the_median(federation, factor):
+    federation.settings = replace(federation.settings, merge_rule="median")
+    good = [federation.send(federation.honest(number)) for number in range(4)]
+    federation.send(federation.scaled(factor, "h9"), user="evil")
+    report = federation.merge()
+    assert not set(good) & set(federation.quarantined())
+    assert report.step == 1
+    check_moved_as_learned(federation)
+
+
+def check_moved_as_learned(federation):
+    """The step is that of the honest sites."""
     expected = torch.cat([one.value.reshape(-1) for one in federation.learned])
     newest = federation.newest()
     moved = torch.cat(

@@ -35,6 +35,8 @@ class Php:
         capability = {"dafne_dante": {"delta": 1.0}, "categories": ["a"]}
         self.fake = MergingPhp(TYPE, {self.operator.first: first}, capability, clock=lambda: next(seconds), **limits)
         self.root = root
+        # Nobody here published it; it lies in the folder under the same number.
+        adopt_version(self.operator.depot, TYPE, self.operator.first, self.operator.settings)
 
     def client(self, server, key=OPERATOR, **options):
         retrying = Retrying(RetryPlan(retries=2), pause=lambda seconds: None)

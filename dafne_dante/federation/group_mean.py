@@ -5,7 +5,8 @@ Rules
   site weighs more than all other sites together.
 - From three sites on, an update longer than the (lower) median over sites is scaled down to it.
 - Where five sites or more trained the weight, the mean is coordinate-wise trimmed (Yin et al., arXiv 1803.01498): of
-  each coordinate's values, one a site, a fifth is cut at each end, and the rest averaged by weight.
+  each coordinate's values, one a site, a fifth is cut at each end, and the rest averaged by weight. Or, by the rule
+  "median", it is their weighted median (`weighted_median`).
 
 Invariants: pure; coefficients of a mean sum to 1 before clipping; one dense update is in memory at a time, or a
 bounded block of the rows of all sites.
@@ -22,8 +23,8 @@ from torch import Tensor
 from dafne_dante.delta.difference import factor_norm
 from dafne_dante.federation.contribution import Contribution
 from dafne_dante.federation.spilled import SpilledUpdates
-from dafne_dante.federation.trimmed_mean import trimmed_mean
 from dafne_dante.federation.weight_rows import dense_rows, row_blocks
+from dafne_dante.federation.weighted_median import Rule, robust_mean
 
 __all__ = ["clip_factors", "contribution_weights", "group_mean"]
 
@@ -54,19 +55,24 @@ def clip_factors(contributions: Sequence[Contribution]) -> dict[str, float]:
 
 
 def group_mean(
-    name: str, shape: tuple[int, ...], contributions: Sequence[Contribution], clips: Mapping[str, float]
+    name: str,
+    shape: tuple[int, ...],
+    contributions: Sequence[Contribution],
+    clips: Mapping[str, float],
+    rule: Rule = "trimmed",
 ) -> Tensor:
     """The mean update of weight `name`, dense in `shape` (O, I, *kernel), float32.
 
     Args:
         contributions: at least one, all of which trained the weight.
         clips: update_id to factor, as from `clip_factors` of the whole group.
+        rule: what stands for the numbers of five sites or more.
     """
     weights = contribution_weights(contributions)
     total = sum(weights)
     factors = [clips[one.update_id] for one in contributions]
     if len(_by_site(contributions)) >= _SITES_TO_TRIM:
-        return _trimmed(name, shape, contributions, weights, factors)
+        return _trimmed(name, shape, contributions, weights, factors, rule=rule)
     shares = [weight / total * factor for weight, factor in zip(weights, factors, strict=True)]
     mean = torch.zeros(shape, dtype=torch.float32)
     buffer = torch.empty(0)
@@ -86,8 +92,10 @@ def _trimmed(
     contributions: Sequence[Contribution],
     weights: Sequence[float],
     factors: Sequence[float],
+    *,
+    rule: Rule,
 ) -> Tensor:
-    """The trimmed mean, block by block of rows."""
+    """The trimmed mean, or the median, block by block of rows."""
     site_weights: dict[str, float] = {}
     for one, weight in zip(contributions, weights, strict=True):
         site_weights[one.public_key] = site_weights.get(one.public_key, 0.0) + weight
@@ -104,7 +112,7 @@ def _trimmed(
         buffer = buffer if buffer.numel() else torch.empty(len(site_weights) + 1, target.numel())
         values = buffer[:, : target.numel()]
         _fill_sites(values, name, shape, (begin, end), sent)
-        target.copy_(torch.from_numpy(trimmed_mean(values[:-1].numpy(), rows_of_sites, cut)).reshape(target.shape))
+        target.copy_(torch.from_numpy(robust_mean(values[:-1].numpy(), rows_of_sites, cut, rule)).reshape(target.shape))
     return mean
 
 

@@ -29,6 +29,7 @@ from dafne_dante.errors import DeltaReplayError, DeltaShapeError, DeltaValueErro
 from dafne_dante.federation.contribution import Contribution, contribution_from
 from dafne_dante.federation.group_mean import clip_factors, contribution_weights, group_mean
 from dafne_dante.federation.weight_rows import kept_open
+from dafne_dante.federation.weighted_median import Rule
 from dafne_dante.types import Weights
 
 __all__ = [
@@ -87,6 +88,7 @@ def choose_step(
     contributions: Sequence[Contribution],
     evaluate: Callable[[Weights], Dice],
     margin: float | Mapping[str, float],
+    rule: Rule = "trimmed",
 ) -> MergeOutcome:
     """The longest step of STEPS that no label minds.
 
@@ -97,12 +99,13 @@ def choose_step(
         contributions: new ones, and the published ones of their groups.
         evaluate: Dice of weights on the operator's cases.
         margin: how far the Dice of a label may fall; one number, or one for each label (0 for any other).
+        rule: what stands for the numbers of five sites or more (`group_mean`).
 
     Raises:
         DeltaError: as `merge_updates`.
     """
     before = evaluate(current)
-    direction = merge_direction(current, contributions)
+    direction = merge_direction(current, contributions, rule)
     if not direction:
         return MergeOutcome(0.0, dict(current), before, before, "the updates move nothing", ())
     attempts: list[Attempt] = []
@@ -128,7 +131,9 @@ def merge_updates(current: Weights, contributions: Sequence[Contribution], *, st
     return apply_updates(current, merge_direction(current, contributions), step=step)
 
 
-def merge_direction(current: Weights, contributions: Sequence[Contribution]) -> tuple[WeightUpdate, ...]:
+def merge_direction(
+    current: Weights, contributions: Sequence[Contribution], rule: Rule = "trimmed"
+) -> tuple[WeightUpdate, ...]:
     """How far each weight moves at step 1: dense, float32, in the order of `current`; weights that stay are left out.
 
     Raises:
@@ -136,7 +141,7 @@ def merge_direction(current: Weights, contributions: Sequence[Contribution]) -> 
     """
     ordered = sorted(contributions, key=lambda one: one.update_id)
     _check(current, ordered)
-    groups = {base: _Group([one for one in ordered if one.base_sha256 == base]) for base in _fresh_bases(ordered)}
+    groups = {base: _Group([one for one in ordered if one.base_sha256 == base], rule) for base in _fresh_bases(ordered)}
     moves = (
         (name, _move(name, tuple(tensor.shape), groups))
         for name, tensor in current.items()
@@ -151,6 +156,7 @@ class _Group:
     """The contributions of one base, in order; at least one of them is new."""
 
     contributions: Sequence[Contribution]
+    rule: Rule
 
     @property
     def published(self) -> list[Contribution]:
@@ -169,9 +175,9 @@ class _Group:
     def change(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """How far the group's mean of weight `name` moved: mean(all) - mean(published), dense float32."""
         clips, clips_before = self._clips
-        mean = group_mean(name, shape, _trained(name, self.contributions), clips)
+        mean = group_mean(name, shape, _trained(name, self.contributions), clips, self.rule)
         if before := _trained(name, self.published):
-            mean -= group_mean(name, shape, before, clips_before)
+            mean -= group_mean(name, shape, before, clips_before, self.rule)
         return mean
 
 

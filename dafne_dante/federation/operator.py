@@ -42,6 +42,7 @@ from dafne_dante.federation.operator_turn import operator_scratch, operator_turn
 from dafne_dante.federation.publishing import Statement, utc_now
 from dafne_dante.federation.received import Received
 from dafne_dante.federation.validation_cases import usable_cases
+from dafne_dante.federation.weighted_median import rule_of
 from dafne_dante.federation.withdrawal import MAX_SEALED_BYTES
 from dafne_dante.federation.withdrawn import after_withdrawal, withdrawal_in_words
 from dafne_dante.models.build import build_network, canonical_weights, tie_aliases
@@ -214,7 +215,13 @@ class _Merge:
         """The longest step that the operator's cases allow; 0 when the updates cannot be added up at all."""
         contributions = [*self._contributions(admitted)]
         try:
-            return choose_step(self._canonical, contributions, self._evaluate, self._settings.dice_margin)
+            return choose_step(
+                self._canonical,
+                contributions,
+                self._evaluate,
+                self._settings.dice_margin,
+                rule_of(self._settings.merge_rule),
+            )
         except DeltaError as error:
             return MergeOutcome(0.0, self._canonical, {}, {}, str(error), ())
 

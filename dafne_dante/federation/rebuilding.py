@@ -29,6 +29,7 @@ from dafne_dante.federation.merge import choose_step
 from dafne_dante.federation.operator_turn import operator_scratch, operator_turn
 from dafne_dante.federation.publishing import Statement, utc_now
 from dafne_dante.federation.validation_cases import usable_cases
+from dafne_dante.federation.weighted_median import rule_of
 from dafne_dante.federation.withdrawn import versions_that_hold
 from dafne_dante.models.build import build_network, canonical_weights, tie_aliases
 from dafne_dante.models.global_model import GlobalModel
@@ -170,7 +171,11 @@ class _Rebuild:
             return weights
         try:
             outcome = choose_step(
-                weights, contributions, lambda one: _dice(model, one, cases), self._settings.dice_margin
+                weights,
+                contributions,
+                lambda one: _dice(model, one, cases),
+                self._settings.dice_margin,
+                rule_of(self._settings.merge_rule),
             )
         except DeltaError:
             return None

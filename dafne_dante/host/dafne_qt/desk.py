@@ -128,7 +128,7 @@ class Desk:
         """Everything that the Activity window shows; DanteError where something cannot be read."""
         jobs, paused = job_lines(self.queue), is_paused(self.settings)
         sentence = status_sentence(self.queue, jobs)
-        told = f"{words.STATUS_PAUSED if paused else ''}{sentence}".strip()
+        told = f"{words.STATUS_PAUSED if paused else ''}{sentence} {self.settings.key_fault}".strip()
         waiting, sent = waiting_lines(self.settings, self.queue), sent_lines(self.settings, self.queue)
         models = local_lines(self.settings, self.newer)
         return Activity(jobs, models, told, outbox_sentence(self.settings), paused, waiting, sent)

@@ -18,6 +18,7 @@ from dafne_dante.host.dafne_qt.log import say_to_log
 from dafne_dante.host.dafne_qt.model_watch import ModelWatch
 from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
 from dafne_dante.host.dafne_qt.repairing import Repair
+from dafne_dante.host.dafne_qt.tending import Tending
 from dafne_dante.host.guarding import Guard
 from dafne_dante.host.keeping import keep_save
 from dafne_dante.host.starting_jobs import JobStarter
@@ -55,6 +56,7 @@ class Plugin:
             is_paused=lambda: is_paused(desk.settings),
         ).start()
         ModelWatch(lambda: desk.settings, desk.forget_models, say_to_log).start()
+        Tending(desk, say_to_log).start()
 
     def saved(self, window: Any) -> bool:
         """Keep what is drawn and, where there is a server, ask for a job that sends; whether Dafne need not learn."""

@@ -70,6 +70,7 @@ __all__ = [
     "NOT_KEPT",
     "NOT_MEASURED",
     "NOT_OURS_TO_LEARN",
+    "NOT_SENT",
     "NOT_SHOWN",
     "NOT_STOPPED",
     "NOT_WRAPPED",
@@ -271,10 +272,11 @@ GROUP_PRIVACY = "What may leave"
 LEAVING_TITLE = "Dante is still improving"
 LEAVING = "Dafne is being closed while this is improved: {models}."
 LEAVING_GO_ON = "Go on in the background ({seconds})"
-LEAVING_STOP = "Stop, keep the best so far"
+LEAVING_STOP = "Stop, keep the best so far, if any"
 NOT_KEPT = "the annotations were not kept: {why}"
 NOT_ATTACHED = "the plugin's button and windows are not there: {why}"
 NOT_MEASURED = "{model_type}: how long an improvement takes is not known: {why}"
+NOT_SENT = "what waits in the outbox goes on waiting: {why}"
 NOT_WRAPPED = "the global models are used as they are: {why}"
 NOT_OURS_TO_LEARN = "Dafne learns in its own way: {why}"
 NOT_STOPPED = "the job goes on: {why}"

@@ -13,7 +13,7 @@ from dafne_dante.adaptation.baselines import FullFineTuning
 from dafne_dante.adaptation.fisher import fisher_diagonal
 from dafne_dante.models.build import build_network
 from dafne_dante.models.file import read_model
-from dafne_dante.plugin import tuning
+from dafne_dante.plugin import trainings
 from dafne_dante.training import loop
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.loop import Recipe, fit
@@ -98,7 +98,7 @@ def test_without_a_pull_or_without_elasticity_nothing_is_looked_at(method):
 def test_a_site_holds_what_matters_for_the_models_own_domain(command, trained, tmp_path, monkeypatch, option):
     """By the command: told without cases of that domain; with them, they are what the method is shown."""
     shown = []
-    real = tuning.fit
+    real = trainings.fit
 
     def watched(network, plan, method, training, held_out, *, look_at, **options):
         result = real(network, plan, method, training, held_out, look_at=look_at, **options)
@@ -106,7 +106,7 @@ def test_a_site_holds_what_matters_for_the_models_own_domain(command, trained, t
         shown.append((method, [case.prepared.image.tobytes() for case in look_at], firm))
         return result
 
-    monkeypatch.setattr(tuning, "fit", watched)
+    monkeypatch.setattr(trainings, "fit", watched)
     old = write_cases(tmp_path / "old", (71, 72))
     known = [case.prepared.image.tobytes() for case in prepare_cases([make_case(seed) for seed in (71, 72)], PLAN)]
     options = (

@@ -120,14 +120,14 @@ def test_the_size_is_by_the_method_and_by_what_auto_would_choose():
 
 def test_the_dialog_is_told_before_the_first_job(settings, trained):
     keep_studies([trained / "own"], settings, say=print)
-    before = ready_to_improve(settings, TYPE)
+    before = ready_to_improve(settings, TYPE, tiny_plan)
     assert (before.about_s, before.about_bytes, before.server) == (0.0, {}, "federation.example:8443")
     step = measure_step(settings, TYPE, tiny_plan())
-    ready = ready_to_improve(settings, TYPE)
+    ready = ready_to_improve(settings, TYPE, tiny_plan)
     assert ready.about_s == expected_seconds(step, 2)
     assert ready.about_bytes["lora"] == expected_bytes(step, "lora", 2) > 0
     hasty = replace(settings, worker=WorkerSettings(threads=1, job_minutes=0.001))
-    assert ready_to_improve(hasty, TYPE).about_s == pytest.approx(0.06)
+    assert ready_to_improve(hasty, TYPE, tiny_plan).about_s == pytest.approx(0.06)
 
 
 def test_a_job_of_the_button_has_the_minutes_of_the_settings(settings):

@@ -5,7 +5,7 @@ from sites import NEW_SCANNER, write_cases
 
 from dafne_dante.config import Settings
 from dafne_dante.errors import TrainingError
-from dafne_dante.plugin import tuning
+from dafne_dante.plugin import trainings
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest
@@ -60,7 +60,7 @@ def test_the_command_hands_them_to_every_training(command, trained, tmp_path, mo
         seen.append(recipe)
         return FitResult((EpochRecord(1, 1.0, 1.0, 0.5, {"mean": 0.5, "ball": 0.5, "box": 0.5}, 1, 1e-3),), 1)
 
-    monkeypatch.setattr(tuning, "fit", watched)
+    monkeypatch.setattr(trainings, "fit", watched)
     data = write_cases(tmp_path / "cases", range(30, 30 + count), **NEW_SCANNER)
     code, _, told = command(
         "improve", "--data", data, "--base", trained / "base.model", "--out", tmp_path / "out", "--patience", 4,

@@ -26,7 +26,7 @@ class LeavingDialog(QDialog):  # type: ignore[misc]
         told = QLabel(words.LEAVING.format(models=words.listed(models)))
         told.setWordWrap(True)
         told.setTextFormat(Qt.PlainText)
-        self.buttons = QDialogButtonBox()
+        self.buttons = QDialogButtonBox(Qt.Vertical)  # words of any length and size have their place
         self.go_on = self.buttons.addButton("", QDialogButtonBox.AcceptRole)
         self.stop = self.buttons.addButton(words.LEAVING_STOP, QDialogButtonBox.DestructiveRole)
         self.go_on.setDefault(True)

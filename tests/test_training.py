@@ -1,6 +1,7 @@
 """The training loop on small made-up heads: it learns, repeats, restores its best epoch and stops on nonsense."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dafne_dante.errors import IncompatibleModelError, NotEnoughCasesError, Trai
 from dafne_dante.models.build import build_network
 from dafne_dante.models.global_model import digest_weights
 from dafne_dante.training.evaluate import evaluate_cases
+from dafne_dante.training.hardware import Numerics
 from dafne_dante.training.held_out import HeldOutWindows
 from dafne_dante.training.history import EpochRecord, write_history
 from dafne_dante.training.loop import Recipe, fit
@@ -91,6 +93,35 @@ def test_a_loss_that_is_not_finite_stops_training():
         next(network.parameters()).fill_(float("nan"))
     with pytest.raises(TrainingError, match="finite loss"):
         train(network=network)
+
+
+class Overflow(torch.autograd.Function):
+    """Gives what it gets, and a gradient of infinities."""
+
+    @staticmethod
+    def forward(context, tensor):
+        return tensor.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float("inf")
+
+
+def test_a_step_whose_gradient_bfloat16_cannot_hold_is_taken_in_float32():
+    plain, _ = train(recipe=FAST)
+    network, spoiled = fresh(), []
+
+    def spoil(module, inputs, output):
+        if not torch.is_autocast_enabled("cpu"):
+            return output
+        spoiled.append(module)
+        return Overflow.apply(output)
+
+    handle = network.register_forward_hook(spoil)
+    train(network=network, recipe=replace(FAST, numerics=Numerics(bfloat16=True)))
+    handle.remove()
+    assert len(spoiled) == 3 * 8
+    assert digest_weights(plain_weights(network)) == digest_weights(plain_weights(plain))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ with the best of those before. The answer is remembered in a small file per mach
 runs on one machine repeat exactly and the probe is paid once.
 
 Invariants: float16 is never used (14 times slower than float32 on a CPU, SCIENCE.md section 9); bfloat16 only where
-the processor has the instructions; a choice must win by a tenth, since timings are noisy; nothing more is tried after
-two seconds; never more threads than the process may use when it begins.
+the processor has the instructions, and a step whose gradient it cannot hold is taken in float32 (`training.loop`); a
+choice must win by a tenth, since timings are noisy; nothing more is tried after two seconds; never more threads than
+the process may use when it begins.
 """
 
 import hashlib

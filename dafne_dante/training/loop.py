@@ -204,19 +204,30 @@ def _train_epoch(run: Run, plan: ModelPlan, recipe: Recipe, epoch: int) -> float
 
 
 def _step(run: Run, batch: Batch, recipe: Recipe, moving: list[nn.Parameter]) -> Tensor:
-    image = as_channels_last(batch.image) if recipe.numerics.channels_last else batch.image
-    with run.processes.speaking():
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=recipe.numerics.bfloat16):
-            outputs = run.outputs(image)
-        loss = supervised_loss(outputs, batch.target, batch.known, _share(run.processes, len(image), recipe))
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(moving, recipe.clip_norm)
+    """One step; one whose gradient bfloat16 cannot hold (seen in norms over a few voxels) is taken in float32."""
+    loss = _backward(run, batch, recipe, bfloat16=recipe.numerics.bfloat16)
+    length = nn.utils.clip_grad_norm_(moving, recipe.clip_norm)
+    # Processes that share a training have one gradient, so all of them take the step again, or none.
+    if recipe.numerics.bfloat16 and not math.isfinite(float(length)):
+        loss = _backward(run, batch, recipe, bfloat16=False)
+        nn.utils.clip_grad_norm_(moving, recipe.clip_norm)
     run.optimizer.step()
     if run.start:
         _pull_to_start(run)
     if run.average is not None:
         run.average.update()
+    return loss
+
+
+def _backward(run: Run, batch: Batch, recipe: Recipe, *, bfloat16: bool) -> Tensor:
+    """The loss of a batch, and its gradient in the parameters."""
+    image = as_channels_last(batch.image) if recipe.numerics.channels_last else batch.image
+    with run.processes.speaking():
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=bfloat16):
+            outputs = run.outputs(image)
+        loss = supervised_loss(outputs, batch.target, batch.known, _share(run.processes, len(image), recipe))
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 

@@ -1,6 +1,7 @@
 """Let dafne_dl be imported without side effects: it installs SimpleITK by itself where that is missing.
 
-It never uses SimpleITK, so an empty stand-in is enough while it is imported; its configuration goes to a scratch home.
+It never uses SimpleITK, whose native part does not always bear being loaded after torch's, so an empty stand-in is
+enough while it is imported; its configuration goes to a scratch home.
 """
 
 import importlib.util
@@ -20,13 +21,10 @@ def pytest_configure(config):
         return
     for name in ("HOME", "XDG_CONFIG_HOME", "APPDATA", "LOCALAPPDATA"):
         os.environ[name] = _HOME.name
-    missing = importlib.util.find_spec("SimpleITK") is None
-    if missing:
-        sys.modules["SimpleITK"] = types.ModuleType("SimpleITK")
+    sys.modules["SimpleITK"] = types.ModuleType("SimpleITK")
     import dafne_dl  # noqa: F401
 
-    if missing:
-        del sys.modules["SimpleITK"]
+    del sys.modules["SimpleITK"]
 
 
 def pytest_unconfigure(config):

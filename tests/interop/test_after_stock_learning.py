@@ -4,7 +4,6 @@ Stock learning runs in float16, which is slow on a CPU, so networks and images a
 """
 
 import uuid
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from dafne_dante.models.plan import ModelPlan
 from dafne_dante.models.stock_functions import stock_metadata, stock_sources
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import ImprovementRequest, improve
-from dafne_dante.training.defaults import recipe_for_adaptation
 
 pytest.importorskip("dafne_dl")
 pytest.importorskip("dafne_inference")
@@ -38,16 +36,6 @@ PLANS = {
     ),
     "dynunet": ModelPlan("dynunet", LABELS, 1, (4, 8, 8), (4.0, 2.0, 2.0), (6, 13, 15), **_ANISOTROPIC),
 }
-
-
-@pytest.fixture
-def short_epochs(monkeypatch):
-    """Epochs of three steps: whether it can be improved, not how well."""
-
-    def short(*arguments, **options):
-        return replace(recipe_for_adaptation(*arguments, **options), steps_per_epoch=3)
-
-    monkeypatch.setattr("dafne_dante.plugin.improve.recipe_for_adaptation", short)
 
 
 def write_ours(kind, path):
@@ -78,7 +66,6 @@ def learn_in_stock(stock):
     stock.incremental_learn({"image_list": images, "resolution": resolution}, answers, bs=1, minTrainImages=1)
 
 
-@pytest.mark.usefixtures("short_epochs")
 @pytest.mark.parametrize("kind", PLANS)
 def test_ours_then_stock_learning_then_ours_and_stock_again(kind, tmp_path):
     write_ours(kind, tmp_path / "ours.model")
@@ -94,7 +81,7 @@ def test_ours_then_stock_learning_then_ours_and_stock_again(kind, tmp_path):
     assert any(not torch.equal(tensor, ours.weights[name]) for name, tensor in learnt.weights.items())
 
     cases = write_cases(tmp_path / "cases", (21, 22), shape=(16, 18, 14))
-    request = ImprovementRequest(CaseRequest((cases,)), tmp_path / "out", tmp_path / "learnt.model", epochs=1)
+    request = ImprovementRequest(CaseRequest((cases,)), tmp_path / "out", tmp_path / "learnt.model", epochs=1, steps=3)
     improve(request, Settings(folder=tmp_path / "configuration"))
     content = (tmp_path / "out" / "improved.model").read_bytes()
     improved = read_model(tmp_path / "out" / "improved.model")

@@ -1,7 +1,5 @@
 """What `dante_train` writes: it loads in ours, gives stock masks, can be improved and stays in its family."""
 
-from dataclasses import replace
-
 import dill
 import pytest
 import torch
@@ -14,7 +12,6 @@ from dafne_dante.config import Settings
 from dafne_dante.models.file import read_model, serialise_model
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import ImprovementRequest, improve
-from dafne_dante.training.defaults import recipe_for_adaptation
 
 pytest.importorskip("dafne_dl")
 pytest.importorskip("dafne_inference")
@@ -78,22 +75,11 @@ def test_the_masks_are_those_of_stock_inference(written, kind, shape, spacing_mm
     assert worst_dice(ours, stock) >= 0.999
 
 
-@pytest.fixture
-def short_epochs(monkeypatch):
-    """Epochs of three steps: whether it can be improved, not how well."""
-
-    def short(*arguments, **options):
-        return replace(recipe_for_adaptation(*arguments, **options), steps_per_epoch=3)
-
-    monkeypatch.setattr("dafne_dante.plugin.improve.recipe_for_adaptation", short)
-
-
-@pytest.mark.usefixtures("short_epochs")
 @pytest.mark.parametrize("kind", KINDS)
 def test_we_improve_it_within_its_family_and_stock_runs_the_result(written, kind, folder, tmp_path):
     base = read_model(written(kind))
     cases = write_cases(tmp_path / "cases", (21, 22), bright=(150.0, 260.0))
-    request = ImprovementRequest(CaseRequest((cases,)), tmp_path / "out", written(kind), epochs=1)
+    request = ImprovementRequest(CaseRequest((cases,)), tmp_path / "out", written(kind), epochs=1, steps=3)
     improve(request, Settings(folder=folder / "configuration"))
     improved = read_model(tmp_path / "out" / "improved.model")
     assert improved.model_id == base.model_id

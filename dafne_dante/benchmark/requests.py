@@ -1,7 +1,7 @@
 """From what a person asks for to a request: simulated domains, or folders of their own.
 
-Terms: *quick* is a part of the default: one seed, full data and one shot, the rich pretraining. It takes five minutes
-on two cores, and whoever asks for more in the same folder has that part already; the default takes less than 40.
+Terms: *quick* is a part of the default: one seed, full data and one shot, the rich pretraining. Whoever asks for more
+in the same folder has that part already. It is meant for five minutes on two idle cores, the default for 40.
 
 Invariants: the source of a request shares nobody with its targets; of the default shots those are left out that some
 folder has too few people for, and the person is told.

@@ -14,7 +14,7 @@ __all__ = ["benchmark"]
 def benchmark(
     out: Annotated[Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.")],
     quick: Annotated[
-        bool, typer.Option("--quick", help="A part of it, in five minutes: one seed, full data and one shot.")
+        bool, typer.Option("--quick", help="A part of it, a tenth of the time: one seed, full data and one shot.")
     ] = False,
     seeds: Annotated[int | None, typer.Option(min=1, max=1000, help="How many seeds; 3, quick 1.")] = None,
     methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "",

@@ -7,6 +7,7 @@ from queues import TYPE, Jobs
 
 from dafne_dante.errors import StorageError
 from dafne_dante.host.starting_jobs import JobStarter
+from dafne_dante.plugin.jobs import JobQueue
 
 
 class FakeWorker:
@@ -59,11 +60,11 @@ def test_the_jobs_of_the_night_are_left_to_it(desk):
 def test_a_fault_is_said_once_and_the_next_look_is_taken(desk, monkeypatch):
     starter, looks = desk.starter(look_s=0.01), []
 
-    def refuse():
+    def refuse(queue):
         looks.append(1)
         raise StorageError("cannot read the jobs: disk")
 
-    monkeypatch.setattr(starter, "look", refuse)
+    monkeypatch.setattr(JobQueue, "startable", refuse)
     starter.start()
     until_s = time.monotonic() + 10
     while len(looks) < 3 and time.monotonic() < until_s:

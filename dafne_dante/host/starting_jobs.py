@@ -6,10 +6,9 @@ start, or by the night.
 """
 
 from collections.abc import Callable
-from threading import Event, Thread
 from typing import Protocol
 
-from dafne_dante.errors import DanteError
+from dafne_dante.host.looking import Looking
 from dafne_dante.plugin.jobs import JobQueue
 
 __all__ = ["LOOK_S", "JobStarter", "Startable"]
@@ -48,17 +47,18 @@ class JobStarter:
         ended: Callable[[], None] = lambda: None,
         is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._queue, self._make_worker, self._say, self._look_s = queue, make_worker, say, look_s
+        self._queue, self._make_worker = queue, make_worker
         self._workers: dict[str, Startable] = {}
-        self._over, self._said, self._ended, self._is_paused = Event(), "", ended, is_paused
+        self._ended, self._is_paused = ended, is_paused
+        self._looking = Looking(self.look, say, name="jobs", look_s=look_s)
 
     def start(self) -> None:
         """Look from now on."""
-        Thread(target=self._watch, name="jobs", daemon=True).start()
+        self._looking.start()
 
     def stop(self) -> None:
         """Begin nothing more; workers go on."""
-        self._over.set()
+        self._looking.stop()
 
     def look(self) -> list[str]:
         """Begin what is due now, and return the ids.
@@ -78,13 +78,3 @@ class JobStarter:
             worker.start()
             self._workers[job_id] = worker
         return begun
-
-    def _watch(self) -> None:
-        while not self._over.wait(self._look_s):
-            try:
-                self.look()
-                self._said = ""
-            except DanteError as error:
-                if str(error) != self._said:
-                    self._said = str(error)
-                    self._say(self._said)

@@ -7,10 +7,9 @@ look only remembers; of a damaged shelf the global model is the choice, as for w
 """
 
 from collections.abc import Callable, Mapping
-from threading import Event, Thread
 
 from dafne_dante.config import Settings
-from dafne_dante.errors import DanteError
+from dafne_dante.host.looking import Looking
 from dafne_dante.plugin.local.shelf import local_shelf, local_types
 
 __all__ = ["LOOK_S", "ModelWatch"]
@@ -36,17 +35,17 @@ class ModelWatch:
         *,
         look_s: float = LOOK_S,
     ) -> None:
-        self._settings, self._changed, self._say, self._look_s = settings, changed, say, look_s
-        self._over, self._said = Event(), ""
+        self._settings, self._changed = settings, changed
+        self._looking = Looking(self.look, say, name="models", look_s=look_s, at_once=True)
         self._choices: Mapping[str, Choice] | None = None
 
     def start(self) -> None:
         """Look now, and from now on."""
-        Thread(target=self._watch, name="models", daemon=True).start()
+        self._looking.start()
 
     def stop(self) -> None:
         """Look no more."""
-        self._over.set()
+        self._looking.stop()
 
     def look(self) -> bool:
         """Whether something changed, which is told then; StorageError where it cannot be read."""
@@ -60,18 +59,6 @@ class ModelWatch:
         if changed:
             self._changed()
         return changed
-
-    def _watch(self) -> None:
-        while True:
-            try:
-                self.look()
-                self._said = ""
-            except DanteError as error:
-                if str(error) != self._said:
-                    self._said = str(error)
-                    self._say(self._said)
-            if self._over.wait(self._look_s):
-                return
 
 
 def _choice(settings: Settings, model_type: str) -> Choice:

@@ -8,7 +8,6 @@ Invariants: nothing happens while the plugin is paused; at most one comparison a
 
 import time
 from collections.abc import Callable, Sequence
-from threading import Event, Thread
 from typing import Protocol
 
 from dafne_dante.config import Settings
@@ -16,6 +15,7 @@ from dafne_dante.federation.sending import Tried
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.desk import Desk
 from dafne_dante.host.guarding import Guard
+from dafne_dante.host.looking import Looking
 from dafne_dante.plugin.delivering import send_what_waits, sent_in_words
 from dafne_dante.plugin.local.updating import UpdateProcess, is_behind
 from dafne_dante.plugin.pausing import is_paused
@@ -61,18 +61,19 @@ class Tending:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._desk, self._tell, self._make_update, self._sending = desk, say, make_update, sending
-        self._look_s, self._now_s, self._over = look_s, now_s, Event()
+        self._now_s = now_s
+        self._looking = Looking(self.look, self._say, name="tending", look_s=look_s)
         self._update: tuple[str, Updating] | None = None
         self._begun_s: dict[str, float] = {}
         self._said = ""
 
     def start(self) -> None:
         """Look from now on."""
-        Thread(target=self._watch, name="tending", daemon=True).start()
+        self._looking.start()
 
     def stop(self) -> None:
         """Look no more; what runs goes on."""
-        self._over.set()
+        self._looking.stop()
 
     def look(self) -> None:
         """Everything that is due now."""
@@ -114,7 +115,3 @@ class Tending:
         if told != self._said:
             self._said = told
             self._tell(told)
-
-    def _watch(self) -> None:
-        while not self._over.wait(self._look_s):
-            self.look()

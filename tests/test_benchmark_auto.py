@@ -52,7 +52,7 @@ def test_it_learns_from_what_the_operator_ships_too(place, watched):
     assert len(split.replay) == 2
     outcome = OwnMethods(wanted.effort, folder / "cache").run(CELL, split, base, folder)
     ((name, drawn, rate),) = watched
-    assert drawn == 6 + 2, "its one study as often as makes three quarters of the draws"
+    assert drawn == 2 + 2, "its one study as often as makes half of the draws"
     assert rate in LEARNING_RATES[name].values()
     assert outcome.sent_bytes > 0 and outcome.source_after is not None
 

@@ -218,7 +218,7 @@ def test_the_report_says_what_was_measured():
     assert "| one | full | rich | 50%, 50% |" in text
     assert "| lora | 10 | 12,345 | 1 | 2.0 |" in text
     assert "| lora | 0.100 |" in text
-    assert "2 epochs of 8 steps" in text
+    assert "2 epochs of 6 steps" in text
 
 
 def test_an_outcome_is_kept_and_read_back(tmp_path):

@@ -21,16 +21,16 @@ PLAN = tiny_plan()
 
 
 @pytest.mark.parametrize(
-    ("own", "replayed", "times"), [(1, 0, 1), (1, 1, 3), (1, 2, 6), (4, 2, 2), (7, 2, 1), (2, 1, 2)]
+    ("own", "replayed", "times"), [(1, 0, 1), (1, 1, 1), (1, 2, 2), (4, 2, 1), (7, 2, 1), (2, 3, 2)]
 )
-def test_a_quarter_of_the_draws_at_most_is_replayed(own, replayed, times):
+def test_half_of_the_draws_at_most_is_replayed(own, replayed, times):
     mine, others = (prepare_cases([make_case(seed) for seed in seeds], PLAN)
                     for seeds in (range(own), range(50, 50 + replayed)))  # fmt: skip
     drawn = with_replay(mine, others)
     turns = drawn.turns if replayed else list(range(own))
     assert sorted(turns) == sorted([*range(own)] * times + [*range(own, own + replayed)])
     assert [id(case) for case in drawn] == [id(case) for case in (*mine, *others)]
-    assert replayed <= len(turns) / 4
+    assert replayed <= len(turns) / 2
     steps = steps_with_replay(12, mine, others)
     assert steps == 12 if not replayed else steps >= 12 * replay_factor(own, replayed) - 1e-6
     assert replay_factor(own, replayed) == pytest.approx(len(turns) / (len(turns) - replayed))
@@ -49,7 +49,7 @@ def test_the_sampler_draws_as_often_as_a_case_is_listed():
     assert len({id(case) for case in sampler._cases}) == 2, "padded once each"
     often = id(sampler._cases[0])
     counts = np.bincount([id(sampler._draw_place()[0]) != often for _ in range(400)])
-    assert list(counts) == [300, 100]
+    assert list(counts) == [200, 200]
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -79,7 +79,7 @@ def test_every_training_learns_from_them_and_none_measures_on_them(tmp_path, tra
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_replay_is_a_quarter_of_every_training_and_inside_the_time_budget(tmp_path, trained, monkeypatch, count):
+def test_replay_is_half_of_every_training_at_most_and_inside_the_time_budget(tmp_path, trained, monkeypatch, count):
     """A step is said to take a hundredth of a second; a budget is for all steps, those for replayed cases too."""
     taken, shares = [], []
     fit = trainings.fit
@@ -99,7 +99,7 @@ def test_replay_is_a_quarter_of_every_training_and_inside_the_time_budget(tmp_pa
     )  # fmt: skip
     improve(request, Settings(folder=tmp_path / "configuration"))
     assert len(taken) == (3 if count == 1 else 1)
-    assert all(share <= 0.25 for share in shares)
+    assert all(share <= 0.5 for share in shares)
     budget = 0.8 * 60 * minutes
     assert 0.5 * budget < 0.01 * sum(taken) <= 1.05 * budget, "but for steps that are rounded up"
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import nibabel
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from dafne_dante.annotations.case import Case
 from dafne_dante.demo import anatomy
-from dafne_dante.demo.anatomy import LABELS, individual, smooth_field
+from dafne_dante.demo.anatomy import ALIKE, LABELS, PEOPLE, Variety, individual, smooth_field
 from dafne_dante.demo.scanners import SCANNER_A, SCANNER_B, SCANNER_C, make_case, write_hospital
 from dafne_dante.errors import SettingsError
 
@@ -146,11 +147,49 @@ def test_a_subject_does_not_depend_on_the_resolution():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_displacement_reaches_its_length_and_never_folds(seed):
-    displacement = anatomy._displacement_mm(seed, (53, 62, 51))
+    displacement = anatomy._displacement_mm(seed, (53, 62, 51), ALIKE)
     assert np.sqrt((displacement**2).sum(axis=0)).max() == pytest.approx(9.0, rel=1e-5)
     gradient = np.stack([np.stack(np.gradient(component, 4.0)) for component in displacement])
     jacobian = np.moveaxis(gradient, (0, 1), (-2, -1)) + np.eye(3)
     assert np.linalg.det(jacobian).min() > 0.1
+
+
+@pytest.mark.parametrize("variety", [ALIKE, PEOPLE])
+def test_a_body_never_folds_and_is_never_cut(variety):
+    for seed in range(3):
+        body = individual(seed, 4.0, variety)
+        gradient = np.stack([np.stack(np.gradient(place, 4.0)) for place in body.template_mm])
+        assert np.linalg.det(np.moveaxis(gradient, (0, 1), (-2, -1))).min() > 0.1
+        inside = np.pad(body.brain[1:-1, 1:-1, 1:-1], 1)
+        assert np.array_equal(inside, body.brain), "the brain reaches the edge"
+
+
+def test_people_lie_in_a_scanner_less_alike_than_bodies_that_are_only_bent():
+    def overlap(variety):
+        whites = [individual(seed, 6.0, variety).white > 0.5 for seed in range(4)]
+        return np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in combinations(whites, 2)])
+
+    assert overlap(ALIKE) > 0.85
+    assert 0.45 < overlap(PEOPLE) < 0.7
+
+
+def test_each_way_to_differ_does_what_it_says():
+    plain = individual(4, 6.0)
+    turned = individual(4, 6.0, Variety(turn_degrees=10.0))
+    grown = individual(4, 6.0, Variety(size=0.06))
+    shining = individual(4, 6.0, Variety(brightness=0.2))
+    assert np.array_equal(shining.white, plain.white) and not np.array_equal(shining.t1, plain.t1)
+    assert turned.brain.sum() == pytest.approx(plain.brain.sum(), rel=0.01)
+    assert 0.01 < abs(grown.brain.sum() / plain.brain.sum() - 1) < 1.06**3 - 1
+    stiff = individual(4, 6.0, Variety(displacement_mm=0.0, turn_degrees=10.0)).template_mm
+    steps = np.stack([np.diff(stiff, axis=1 + axis)[:, 0, 0, 0] / 6.0 for axis in range(3)], axis=1)
+    assert steps @ steps.T == pytest.approx(np.eye(3), abs=1e-4), "a turn keeps lengths and angles"
+    assert 1.0 < np.degrees(np.arccos((np.trace(steps) - 1) / 2)) < 18.0
+
+
+def test_people_do_not_depend_on_the_resolution():
+    coarse, fine = (make_case(SCANNER_A, 9, voxel_mm, variety=PEOPLE) for voxel_mm in (8.0, 5.0))
+    assert np.abs(centre_mm(coarse, coarse.image) - centre_mm(fine, fine.image)).max() < 1.0
 
 
 def test_image_and_tissue_maps_move_together():

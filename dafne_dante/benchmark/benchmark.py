@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dafne_dante.benchmark.beginning import note_beginning
 from dafne_dante.benchmark.clock import Clock
 from dafne_dante.benchmark.comparison import Row, make_rows
+from dafne_dante.benchmark.dante_methods import DANTE_METHODS
 from dafne_dante.benchmark.domain import Domain
 from dafne_dante.benchmark.folder import Agreement, BenchmarkFolder
 from dafne_dante.benchmark.outcome import Outcome, Runner
@@ -73,6 +75,8 @@ def run_benchmark(request: BenchmarkRequest, *, tell: Callable[[str], None] = la
         _pretrain(request, folder, tell)
         clock.note()
         outcomes = folder.outcomes()
+        _note_beginnings(request, folder, outcomes)
+        clock.note()
         faults = _run_missing(request, folder, outcomes, clock, tell)
         folder.clear_work()
         rows = _write_tables(folder, outcomes)
@@ -126,6 +130,24 @@ def _pretrain(request: BenchmarkRequest, folder: BenchmarkFolder, tell: Callable
 
 def _lesson(request: BenchmarkRequest, pretraining: Pretraining, seed: int) -> Lesson:
     return lesson_for(request.source, request.plan, request.effort, seed=seed, pretraining=pretraining)
+
+
+def _note_beginnings(request: BenchmarkRequest, folder: BenchmarkFolder, outcomes: Mapping[Cell, Outcome]) -> None:
+    """Measure once what bases can do; a cell whose beginning could not be measured finds out why by itself."""
+    wanted: dict[tuple[str, Pretraining, int], Cell] = {}
+    for cell in request.grid.cells():
+        if cell not in outcomes and cell.method not in DANTE_METHODS:
+            wanted.setdefault((cell.target, _pretraining(request, cell), cell.seed), cell)
+    tasks = (
+        Task(
+            f"beginning {target} {pretraining} {seed}",
+            note_beginning,
+            (folder.cache, target, folder.base(pretraining, seed), _split(request, cell), seed),
+        )
+        for (target, pretraining, seed), cell in wanted.items()
+    )
+    for _ in run_tasks(tasks, jobs=request.jobs):
+        pass
 
 
 def _run_missing(

@@ -68,7 +68,7 @@ class BenchmarkFolder:
 
     @property
     def cache(self) -> Path:
-        """Where numerics are remembered."""
+        """Where numerics are remembered, and what bases can do."""
         return self.path / "hardware"
 
     @property

@@ -7,8 +7,8 @@ are looked at when everything is chosen. What is tested is the base plus the upd
 What `auto` has that the others have not, since it is what `improve` does: it chooses one of the others
 (`training.choice`; not how long, its epochs are the cell's), and the selection cases decide how much of the update is
 kept (a line search over its length). Where the target has the source's labels it also learns from two studies of the
-source, as a site can whose operator ships some (`--replay`), a quarter of its draws at most, in as many more steps: up
-to 4/3 of the others'. So its batches are not theirs.
+source, as a site can whose operator ships some (`--replay`), half of its draws at most, in as many more steps: up to
+twice the others'. So its batches are not theirs.
 """
 
 import time
@@ -23,6 +23,7 @@ from dafne_dante.adaptation.lora import plain_weights
 from dafne_dante.adaptation.method import method_named
 from dafne_dante.adaptation.protocol import Method
 from dafne_dante.annotations.case import Case
+from dafne_dante.benchmark.beginning import as_begun, beginning_of
 from dafne_dante.benchmark.outcome import CurvePoint, Outcome
 from dafne_dante.benchmark.peak_memory import PeakMemory
 from dafne_dante.benchmark.protocol import FROM_NOTHING, Cell, Effort
@@ -32,7 +33,6 @@ from dafne_dante.delta.encode import DeltaFacts, encode_delta, updates_as_sent
 from dafne_dante.models.build import build_network, canonical_weights
 from dafne_dante.models.file import serialise_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
-from dafne_dante.models.relabel import relabelled
 from dafne_dante.plugin.apply import updated_model
 from dafne_dante.plugin.tuning import at_best_step, smallest_updates
 from dafne_dante.training.choice import AUTO, Situation, choose
@@ -52,7 +52,10 @@ _Dice = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class OwnMethods:
-    """Runs `adaptation.method.METHOD_NAMES`; `cache` remembers which numerics are fastest here, for all cells."""
+    """Runs `adaptation.method.METHOD_NAMES`.
+
+    `cache` remembers for all cells which numerics are fastest here, and what bases can do before they learn.
+    """
 
     effort: Effort
     cache: Path
@@ -60,12 +63,11 @@ class OwnMethods:
     def run(self, cell: Cell, split: Split, base_model: GlobalModel, folder: Path) -> Outcome:
         """Train and measure, see Runner; errors are those of `fit`."""
         same_labels = base_model.plan.labels == split.training[0].labels
-        base = base_model if same_labels else relabelled(base_model, split.training[0].labels, seed=cell.seed)
+        base = as_begun(base_model, split.training[0].labels, cell.seed)
+        before = beginning_of(self.cache, cell.target, base, split, source_labels=same_labels)
         network = _network(base)
-        method_name, options, recipe = self._recipe(cell, base, network, split)
+        method_name, options, recipe = self._recipe(cell, base, network, split, zero_shot=before.selection)
         is_auto = cell.method == AUTO
-        zero_shot = evaluate_cases(network, base.plan, split.test)
-        source_before = _mean(network, base, split.source_test) if same_labels else None
         method = method_named(method_name, **options)
         selection = prepare_cases(split.selection, base.plan)
         replay = split.replay if is_auto and same_labels else ()
@@ -78,26 +80,25 @@ class OwnMethods:
         received = _received(base, network, updates)
         tested = _network(received)
         dice = evaluate_cases(tested, received.plan, split.test)
-        facts = _facts(base, cell, len(split.training), zero_shot, dice)
+        facts = _facts(base, cell, len(split.training), before.test, dice)
         return Outcome(
             dice=dice,
-            zero_shot=zero_shot["mean"],
+            zero_shot=before.test["mean"],
             curve=curve,
             best_epoch=result.best_epoch,
             learning_rate=recipe.learning_rate,
             trainable_parameters=max(record.trainable_parameters for record in result.history),
             sent_bytes=_sent_bytes(received, updates, facts),
             peak_bytes=memory.peak_bytes,
-            source_before=source_before,
+            source_before=before.source,
             source_after=_mean(tested, received, split.source_test) if same_labels else None,
         )
 
     def _recipe(
-        self, cell: Cell, base: GlobalModel, network: nn.Module, split: Split
+        self, cell: Cell, base: GlobalModel, network: nn.Module, split: Split, *, zero_shot: float
     ) -> tuple[str, dict[str, int], Recipe]:
         """Name and options of the method, and how to train."""
         effort = self.effort
-        zero_shot = evaluate_cases(network, base.plan, split.selection)["mean"] or 0.0
         name, options = cell.method, {}
         if name == AUTO:
             choice = choose(Situation(len(set(split.subjects.training)), zero_shot, dimensions=base.plan.dimensions))

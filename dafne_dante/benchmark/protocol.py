@@ -74,8 +74,8 @@ class Effort:
         pretraining_epochs: of the base models, with as many steps as `train` takes.
     """
 
-    epochs: int = 8
-    steps_per_epoch: int = 8
+    epochs: int = 16
+    steps_per_epoch: int = 6
     batch_size: int = 2
     pretraining_epochs: int = 40
 

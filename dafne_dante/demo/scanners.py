@@ -29,7 +29,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from dafne_dante.demo.anatomy import LABELS, Anatomy, Field, individual, smooth_field
+from dafne_dante.demo.anatomy import ALIKE, LABELS, Anatomy, Field, Variety, individual, smooth_field
 from dafne_dante.durable import make_folder, write_atomically
 from dafne_dante.types import Affine, Segmentation, Volume
 
@@ -103,7 +103,12 @@ def mark_tissues(anatomy: Anatomy, subject_seed: int) -> Marked:
 
 
 def make_case(
-    scanner: Scanner, subject_seed: int, voxel_mm: float = 4.0, *, mark: Marking = mark_tissues
+    scanner: Scanner,
+    subject_seed: int,
+    voxel_mm: float = 4.0,
+    *,
+    mark: Marking = mark_tissues,
+    variety: Variety = ALIKE,
 ) -> SimulatedCase:
     """See the subject through the scanner, with voxels of about `voxel_mm` in-plane (see: field of view).
 
@@ -112,7 +117,7 @@ def make_case(
     """
     random = np.random.default_rng([subject_seed, zlib.crc32(scanner.name.encode())])
     view = 1 + (1 if subject_seed % 2 else -1) * random.uniform(*_VIEW_SPREAD)
-    anatomy, shares = mark(individual(subject_seed, voxel_mm * view / _FINE_VOXELS), subject_seed)
+    anatomy, shares = mark(individual(subject_seed, voxel_mm * view / _FINE_VOXELS, variety), subject_seed)
     block = (_FINE_VOXELS, _FINE_VOXELS, _FINE_VOXELS * scanner.slice_factor)
     signal = _block_mean(_signal(scanner, anatomy, random), block)
     inside = _block_mean(anatomy.brain, block) > 0.5

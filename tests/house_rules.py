@@ -20,6 +20,8 @@ LAYERS = (
         "keychain",
         "settings_editing",
         "settings_template",
+        "settings_document",
+        "settings_sections",
         "settings_values",
         "types",
     ),

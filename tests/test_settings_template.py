@@ -7,7 +7,8 @@ import stat
 import pytest
 
 from dafne_dante.cli.init_command import replaced_settings
-from dafne_dante.config import SECTIONS, Settings, load_settings, tomllib
+from dafne_dante.config import SECTIONS, Settings, load_settings
+from dafne_dante.settings_document import tomllib
 from dafne_dante.settings_template import settings_template
 
 

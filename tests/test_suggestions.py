@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dafne_dante.annotations.suggestions import hint, suggest_labels
 from dafne_dante.cli.main import application
-from dafne_dante.config import tomllib
+from dafne_dante.settings_document import tomllib
 
 THIGH = tuple(
     f"{name} {side}"

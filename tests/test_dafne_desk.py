@@ -11,8 +11,9 @@ from dafne_dante.config import Settings
 from dafne_dante.errors import NotEnoughCasesError, SettingsError, StorageError, TrainingError
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.desk import Desk
+from dafne_dante.host.dafne_qt.kept import outbox_sentence
 from dafne_dante.host.dafne_qt.model_plan import Loaded
-from dafne_dante.host.dafne_qt.shown import outbox_sentence, ready_to_improve
+from dafne_dante.host.dafne_qt.readiness import ready_to_improve
 from dafne_dante.models.file import read_model
 from dafne_dante.plugin import comparing
 from dafne_dante.plugin.collecting import CaseRequest

@@ -19,8 +19,8 @@ from dafne_dante.errors import SettingsError
 from dafne_dante.host.dafne_qt import start, words
 from dafne_dante.host.dafne_qt.desk import Desk
 from dafne_dante.host.dafne_qt.mending import mend
+from dafne_dante.host.dafne_qt.model_lines import local_lines
 from dafne_dante.host.dafne_qt.provider import SiteFirstProvider, is_known
-from dafne_dante.host.dafne_qt.shown import local_lines
 from dafne_dante.models.file import read_model
 from dafne_dante.models.plan import plan_to_net_metadata
 from dafne_dante.plugin.collecting import CaseRequest

@@ -9,7 +9,7 @@ from phantoms import tiny_plan
 from dafne_dante.config import Settings, WorkerSettings
 from dafne_dante.errors import TrainingError
 from dafne_dante.host.dafne_qt.desk import Desk
-from dafne_dante.host.dafne_qt.shown import ready_to_improve
+from dafne_dante.host.dafne_qt.readiness import ready_to_improve
 from dafne_dante.models.plan import plan_to_net_metadata
 from dafne_dante.plugin.estimating import expected_bytes, expected_seconds
 from dafne_dante.plugin.jobs import open_jobs

@@ -3,7 +3,7 @@
 import pytest
 from queues import WORKER, Jobs
 
-from dafne_dante.host.dafne_qt.shown import job_lines
+from dafne_dante.host.dafne_qt.job_lines import job_lines
 from dafne_dante.plugin.improvement_request import TrainingPart
 from dafne_dante.plugin.worker_progress import JobProgress
 from dafne_dante.training.history import EpochRecord

@@ -58,7 +58,7 @@ def test_the_end_of_a_job_is_told_without_taking_the_focus_and_the_notice_goes_b
     from PyQt5.QtWidgets import QLineEdit
 
     from dafne_dante.host.dafne_qt.desk import Activity
-    from dafne_dante.host.dafne_qt.shown import JobLine
+    from dafne_dante.host.dafne_qt.job_lines import JobLine
 
     attached, toolbox, _, _ = toolbox_of(tmp_path)
     field = QLineEdit()
@@ -105,7 +105,7 @@ def test_closing_asks_about_what_runs_where_somebody_is_there(tmp_path, applicat
     from PyQt5.QtCore import QTimer
 
     from dafne_dante.host.dafne_qt.desk import Activity
-    from dafne_dante.host.dafne_qt.shown import JobLine
+    from dafne_dante.host.dafne_qt.job_lines import JobLine
 
     attached, toolbox, _, desk = toolbox_of(tmp_path)
     stopped = []

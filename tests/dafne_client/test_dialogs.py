@@ -12,7 +12,10 @@ from waiting import until
 from dafne_dante.annotations.suggestions import Suggestion
 from dafne_dante.config import Settings, SettingsLook, load_settings
 from dafne_dante.host.dafne_qt import words
-from dafne_dante.host.dafne_qt.shown import CaseLine, JobLine, Ready, VersionLine
+from dafne_dante.host.dafne_qt.job_lines import JobLine
+from dafne_dante.host.dafne_qt.kept import CaseLine
+from dafne_dante.host.dafne_qt.model_lines import VersionLine
+from dafne_dante.host.dafne_qt.readiness import Ready
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("PyQt5") is None, reason="Qt is not installed here")

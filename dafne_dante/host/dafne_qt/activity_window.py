@@ -28,10 +28,12 @@ from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.background import Background
 from dafne_dante.host.dafne_qt.compare_dialog import CompareDialog
 from dafne_dante.host.dafne_qt.desk import Activity, Desk
+from dafne_dante.host.dafne_qt.job_lines import JobLine
+from dafne_dante.host.dafne_qt.kept import CaseLine
 from dafne_dante.host.dafne_qt.log import say_to_log
+from dafne_dante.host.dafne_qt.model_lines import LocalLine, VersionLine
 from dafne_dante.host.dafne_qt.sending_page import SendingPage
 from dafne_dante.host.dafne_qt.settings_dialog import SettingsDialog
-from dafne_dante.host.dafne_qt.shown import CaseLine, JobLine, LocalLine, VersionLine
 from dafne_dante.host.dafne_qt.tables import fill_table, make_table
 from dafne_dante.host.guarding import guarded
 

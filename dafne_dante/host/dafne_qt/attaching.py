@@ -19,11 +19,12 @@ from dafne_dante.host.dafne_qt.background import Background
 from dafne_dante.host.dafne_qt.desk import Activity, Desk
 from dafne_dante.host.dafne_qt.drawn import model_type_of
 from dafne_dante.host.dafne_qt.improve_dialog import ImproveDialog
+from dafne_dante.host.dafne_qt.job_lines import JobLine
 from dafne_dante.host.dafne_qt.leaving_dialog import LeavingDialog
 from dafne_dante.host.dafne_qt.log import say_to_log
 from dafne_dante.host.dafne_qt.model_plan import loaded_model
 from dafne_dante.host.dafne_qt.notice import Notice
-from dafne_dante.host.dafne_qt.shown import JobLine, Ready
+from dafne_dante.host.dafne_qt.readiness import Ready
 from dafne_dante.host.guarding import guarded
 
 __all__ = ["Attached"]

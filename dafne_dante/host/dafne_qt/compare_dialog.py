@@ -7,7 +7,8 @@ from PyQt5.QtCore import Qt, pyqtSignal
 from PyQt5.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from dafne_dante.host.dafne_qt import words
-from dafne_dante.host.dafne_qt.shown import CaseLine, VersionLine
+from dafne_dante.host.dafne_qt.kept import CaseLine
+from dafne_dante.host.dafne_qt.model_lines import VersionLine
 
 __all__ = ["CompareDialog"]
 

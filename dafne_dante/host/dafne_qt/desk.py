@@ -16,22 +16,12 @@ from typing import Any
 from dafne_dante.config import Settings, SettingsLook, load_settings, look_at_settings
 from dafne_dante.errors import ModelError, TrainingError
 from dafne_dante.host.dafne_qt import words
+from dafne_dante.host.dafne_qt.job_lines import JobLine, job_lines, status_sentence
+from dafne_dante.host.dafne_qt.kept import CaseLine, case_lines, outbox_sentence
+from dafne_dante.host.dafne_qt.model_lines import LocalLine, VersionLine, local_lines, version_lines
 from dafne_dante.host.dafne_qt.model_plan import NOT_LOADED, Loaded, newest_plan
+from dafne_dante.host.dafne_qt.readiness import Ready, ready_to_improve
 from dafne_dante.host.dafne_qt.sending_lines import SentLine, WaitingLine, sent_lines, waiting_lines
-from dafne_dante.host.dafne_qt.shown import (
-    CaseLine,
-    JobLine,
-    LocalLine,
-    Ready,
-    VersionLine,
-    case_lines,
-    job_lines,
-    local_lines,
-    outbox_sentence,
-    ready_to_improve,
-    status_sentence,
-    version_lines,
-)
 from dafne_dante.host.guarding import Guard
 from dafne_dante.models.plan import ModelPlan, plan_from_net_metadata
 from dafne_dante.plugin.job_states import Job, JobOptions
@@ -100,7 +90,7 @@ class Desk:
             self._measure(self.settings, model_type, plan)
 
     def ready(self, model_type: str, loaded: Loaded = NOT_LOADED) -> Ready:
-        """See `shown.ready_to_improve`; `loaded` is what Dafne has of the type. Errors as there and `newest_plan`."""
+        """See `ready_to_improve`; `loaded` is what Dafne has of the type. Errors as there and `newest_plan`."""
         plan = partial(newest_plan, self.settings, model_type, loaded)
         is_foreign = loaded.is_loaded and loaded.plan is None
         return ready_to_improve(self.settings, model_type, None if is_foreign else plan, self.queue)

@@ -20,7 +20,7 @@ from PyQt5.QtWidgets import (
 
 from dafne_dante.annotations.suggestions import Suggestion
 from dafne_dante.host.dafne_qt import words
-from dafne_dante.host.dafne_qt.shown import Ready
+from dafne_dante.host.dafne_qt.readiness import Ready
 from dafne_dante.plugin.report.words import bytes_in_words
 
 __all__ = ["ImproveDialog"]

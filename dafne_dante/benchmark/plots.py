@@ -133,10 +133,20 @@ def _bytes_dice(summaries: _Summaries, style: _Style) -> Any:
                     _point(panel, summary, style[name], size=22 + 26 * (len(shots) - 1 - shots.index(setting.shots)))
         panel.set_title(target, fontsize=10, loc="left", parse_math=False)
         panel.set(xscale="log", ylim=(0, 1))
+        _in_kilobytes(panel.xaxis)
         panel.grid(alpha=0.3, which="both")
-    figure.supxlabel(f"bytes sent (larger marks: more shots; {_base(summaries)})")
+    figure.supxlabel(f"kB sent (larger marks: more shots; {_base(summaries)})")
     figure.supylabel("Dice on test cases")
     return _with_legend(figure, style, lines=False, markers=True)
+
+
+def _in_kilobytes(axis: Any) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade: powers of ten collide where less than a decade is shown."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda sent, _: f"{sent / 1000:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _point(panel: Any, summary: Summary, style: tuple[str, str], *, size: float) -> None:

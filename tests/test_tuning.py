@@ -15,7 +15,7 @@ from dafne_dante.config import Settings
 from dafne_dante.delta.compression import compressed
 from dafne_dante.delta.decode import decode_delta
 from dafne_dante.delta.difference import WeightUpdate, apply_updates, dense_value
-from dafne_dante.delta.encode import encode_delta, updates_as_sent
+from dafne_dante.delta.encode import encode_delta
 from dafne_dante.errors import NotEnoughCasesError, TrainingError
 from dafne_dante.models.build import build_network
 from dafne_dante.models.file import read_model
@@ -117,24 +117,6 @@ def test_the_form_ends_with_float16_and_float32_where_int8_costs_dice(most_error
     shapes = {one.weight: tuple(one.value.shape) for one in meant}
     received = sorted(decode_delta(content, base=None, trusted_keys=None).updates, key=lambda one: one.weight)
     assert dice([WeightUpdate(one.weight, dense_value(one, shapes[one.weight])) for one in received]) == 0.9
-
-
-@pytest.mark.parametrize("allowed", range(7))
-def test_the_smallest_form_that_is_allowed_is_found_in_three_looks(allowed):
-    left, _, right = torch.linalg.svd(torch.randn(80, 60, generator=torch.Generator().manual_seed(0)), False)
-    meant, looks = (WeightUpdate("low", (left * 0.7 ** torch.arange(60)) @ right),), []
-    forms = [form.stored(compressed(meant, form.residual)) for form in tuning._FORMS]
-    known = [dense_value(one, (80, 60)) for (one,) in map(updates_as_sent, forms)]
-
-    def dice(updates):
-        looks.append(updates)
-        found = dense_value(updates[0], (80, 60))
-        number = next(index for index, one in enumerate(known) if torch.equal(one, found))
-        return 0.9 if number < allowed else 0.8
-
-    form = tuning._form_allowed([dice], [meant], whole=0.9)
-    expected = tuning._FORMS[allowed - 1] if allowed else tuning._EXACT
-    assert form == expected and len(looks) <= 3
 
 
 def test_what_was_forgotten_is_told(tmp_path, trained):

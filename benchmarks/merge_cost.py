@@ -12,6 +12,7 @@ else the machine does counts less, of one thread, for threads that wait for each
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -41,6 +42,8 @@ from dafne_dante.types import Weights
 LABELS = ("grey matter", "white matter")
 FAMILY = UUID(int=7)
 MOST_BYTES = 2**31
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""For numpy's products, whose threads would spin while they wait; torch is told in the process itself."""
 
 
 def base_weights(channels: int) -> Weights:
@@ -126,7 +129,8 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as temporary:
             write_deltas(Path(temporary), base_weights(wanted.channels), count)
             command = [sys.executable, __file__, "--folder", temporary, "--channels", str(wanted.channels)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            environment = {**os.environ, **ONE_THREAD}
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         row = json.loads(done.stdout)
         print(
             f"{count:4} updates: {row['mebibytes']:.0f} MiB, {row['seconds'] / count * 1e3:.0f} ms an update, "

@@ -8,8 +8,7 @@ from phantoms import make_case, tiny_plan
 from sites import NEW_SCANNER, write_cases
 
 from dafne_dante.config import Settings
-from dafne_dante.plugin import improve as story
-from dafne_dante.plugin import trainings
+from dafne_dante.plugin import improvement_start, trainings
 from dafne_dante.plugin.collecting import CaseRequest
 from dafne_dante.plugin.improve import improve
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
@@ -91,7 +90,7 @@ def test_replay_is_half_of_every_training_at_most_and_inside_the_time_budget(tmp
         return fit(network, plan, method, training, held_out, **options)
 
     monkeypatch.setattr(trainings, "fit", watched)
-    monkeypatch.setattr(story, "step_seconds", lambda model, batch_size: 0.01)
+    monkeypatch.setattr(improvement_start, "step_seconds", lambda model, batch_size: 0.01)
     own, others = write_cases(tmp_path / "own", range(30, 30 + count)), write_cases(tmp_path / "others", (71, 72))
     minutes = 0.04 if count == 1 else 0.016
     request = ImprovementRequest(

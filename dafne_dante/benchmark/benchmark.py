@@ -75,7 +75,7 @@ def run_benchmark(request: BenchmarkRequest, *, tell: Callable[[str], None] = la
         _pretrain(request, folder, tell)
         clock.note()
         outcomes = folder.outcomes()
-        _note_beginnings(request, folder, outcomes)
+        _note_beginnings(request, folder, outcomes, tell)
         clock.note()
         faults = _run_missing(request, folder, outcomes, clock, tell)
         folder.clear_work()
@@ -132,8 +132,10 @@ def _lesson(request: BenchmarkRequest, pretraining: Pretraining, seed: int) -> L
     return lesson_for(request.source, request.plan, request.effort, seed=seed, pretraining=pretraining)
 
 
-def _note_beginnings(request: BenchmarkRequest, folder: BenchmarkFolder, outcomes: Mapping[Cell, Outcome]) -> None:
-    """Measure once what bases can do; a cell whose beginning could not be measured finds out why by itself."""
+def _note_beginnings(
+    request: BenchmarkRequest, folder: BenchmarkFolder, outcomes: Mapping[Cell, Outcome], tell: Callable[[str], None]
+) -> None:
+    """Measure once what bases can do; where that fails it is told, and the cells try by themselves."""
     wanted: dict[tuple[str, Pretraining, int], Cell] = {}
     for cell in request.grid.cells():
         if cell not in outcomes and cell.method not in DANTE_METHODS:
@@ -146,8 +148,9 @@ def _note_beginnings(request: BenchmarkRequest, folder: BenchmarkFolder, outcome
         )
         for (target, pretraining, seed), cell in wanted.items()
     )
-    for _ in run_tasks(tasks, jobs=request.jobs):
-        pass
+    for result in run_tasks(tasks, jobs=request.jobs):
+        if result.fault:
+            tell(f"{result.task.name} failed: {result.fault}")
 
 
 def _run_missing(

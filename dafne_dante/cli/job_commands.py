@@ -1,6 +1,5 @@
 """Commands around the jobs: list, show, cancel, pause, resume."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -78,6 +77,7 @@ def _set_paused(*, paused: bool, as_json: bool) -> None:
 def described(job: "Job") -> dict[str, Any]:
     """A job as plain values."""
     from dafne_dante.federation.audit import utc
+    from dafne_dante.plugin.job_states import object_in
 
     return {
         "id": job.job_id,
@@ -90,16 +90,8 @@ def described(job: "Job") -> dict[str, Any]:
         "not_before": utc(job.not_before_s),
         "attempts": job.attempts,
         "wish": job.wish,
-        "progress": _progress(job.progress),
+        "progress": object_in(job.progress),
     }
-
-
-def _progress(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _line(told: dict[str, Any]) -> str:

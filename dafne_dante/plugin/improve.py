@@ -17,13 +17,11 @@ Invariants
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from uuid import uuid4
 
 from dafne_dante.adaptation.wish import check_wish, make_method, unused_words
-from dafne_dante.annotations.case import Case
 from dafne_dante.config import Settings
 from dafne_dante.delta.encode import DeltaFacts, encode_delta
 from dafne_dante.delta.noise import Noise
@@ -36,19 +34,12 @@ from dafne_dante.models.build import build_network
 from dafne_dante.models.file import write_model
 from dafne_dante.models.global_model import GlobalModel, digest_weights
 from dafne_dante.plugin.arrivals import expect_arrival
-from dafne_dante.plugin.base_model import BaseModel, base_from_file, base_from_server
 from dafne_dante.plugin.carrying_over import carried_from_before, keep_carried
-from dafne_dante.plugin.choosing import (
-    choice_for,
-    kept_choice,
-    situation_of,
-    step_seconds,
-)
-from dafne_dante.plugin.collecting import CaseRequest, collect_cases
+from dafne_dante.plugin.choosing import choice_for, situation_of
 from dafne_dante.plugin.delivering import Delivery, deliver
-from dafne_dante.plugin.division import Division, divide, measure_folds
 from dafne_dante.plugin.gate import GateDecision, decide_gate
 from dafne_dante.plugin.improvement_request import ImprovementRequest, Progress
+from dafne_dante.plugin.improvement_start import Start, on_cases_of, prepare
 from dafne_dante.plugin.interrupted import CHECKPOINT, check_parts, choice_kept_beside_checkpoints, clear
 from dafne_dante.plugin.local.using import keep_for_this_site
 from dafne_dante.plugin.preparing import cache_for
@@ -59,7 +50,7 @@ from dafne_dante.plugin.report.writing import REPORT, check_report_place, write_
 from dafne_dante.plugin.results import results_folder
 from dafne_dante.plugin.summary import ImprovementSummary, write_summary
 from dafne_dante.plugin.tuning import Tuned, Tuning, tune
-from dafne_dante.training.choice import AUTO, is_too_short
+from dafne_dante.training.choice import AUTO
 from dafne_dante.training.defaults import recipe_for_adaptation
 from dafne_dante.training.evaluate import evaluate_cases
 from dafne_dante.training.hardware import choose_device, remembered_numerics
@@ -69,29 +60,13 @@ __all__ = ["CHECKPOINT", "improve"]
 
 
 @dataclass(frozen=True, eq=False)
-class _Start:
-    """What training begins with: the base, the cases, and Dice on the held-out ones; references and their Dice.
-
-    `step_s` is how long a step takes where there is a budget, else 0.
-    """
-
-    base: BaseModel
-    division: Division
-    before: Mapping[str, float | None]
-    measured: Measurements
-    references: Sequence[Case]
-    reference_before: Mapping[str, float | None] | None
-    step_s: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
 class _Outcome:
     """What training came to, whether it may leave the site, and Dice on the references afterwards.
 
     `start` is what it is judged against: the same cases.
     """
 
-    start: _Start
+    start: Start
     tuned: Tuned
     measured: Measurements
     decision: GateDecision
@@ -122,7 +97,7 @@ def improve(
     server = _address(request, settings, client)
     check_report_place(request.report)
     with results_folder(request.out) as folder, choice_kept_beside_checkpoints(request.out):
-        start = _prepare(request, settings, client, folder, progress)
+        start = prepare(request, settings, client, folder, progress)
         # Made before hours of training, so that a folder for keys that cannot be written is told now.
         signing_key = ensure_signing_key(settings.folder)
         if not request.resume:
@@ -159,84 +134,6 @@ def improve(
     return summary
 
 
-def _prepare(
-    request: ImprovementRequest,
-    settings: Settings,
-    client: FederationClient | None,
-    folder: Path,
-    progress: Progress,
-) -> _Start:
-    """The base model, the site's cases, and how well the one does on the others."""
-    base = _obtain_base(request, settings, client, folder, progress)
-    plan = base.model.plan
-    collection = collect_cases(
-        request.data, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage
-    )
-    progress.collected(collection)
-    replayed = _of_own_domain(request.replay, request, settings, base.model, progress)
-    division = divide(collection.cases, seed=request.seed).with_replay(replayed)
-    division, step_s = _within_budget(division, request, base.model)
-    progress.stage(division.words)
-    if replayed:
-        progress.stage(f"and {len(replayed)} of the model's own domain, so that less is forgotten")
-    network = build_network(plan, base.model.weights).to(choose_device())
-    measured = Measurements()
-    before = measure_folds([network] * len(division.folds), plan, division, on_case=measured.take)
-    references = _of_own_domain(request.reference, request, settings, base.model, progress)
-    reference_before = evaluate_cases(network, plan, references) if references else None
-    return _Start(base, division, before, measured, references, reference_before, step_s)
-
-
-def _within_budget(division: Division, request: ImprovementRequest, model: GlobalModel) -> tuple[Division, float]:
-    """The division, one fold of it where the budget is too short for more, and seconds of a step."""
-    if request.method != AUTO or request.minutes is None:
-        return division, 0.0
-    if kept := kept_choice(request.out, resume=request.resume):
-        return (division.first_fold() if kept.one_training else division), 0.0
-    step_s = step_seconds(model, request.thrift.batch_size)
-    trainings = len(division.folds) + 1
-    short = division.is_cross_fit and is_too_short(request.minutes, step_s, trainings, division.replay_factor)
-    return (division.first_fold() if short else division), step_s
-
-
-def _of_own_domain(
-    folders: tuple[Path, ...],
-    request: ImprovementRequest,
-    settings: Settings,
-    model: GlobalModel,
-    progress: Progress,
-) -> Sequence[Case]:
-    """Cases of the global model's own domain."""
-    if not folders:
-        return ()
-    wanted = CaseRequest(folders, skip_faulty=request.data.skip_faulty)
-    plan = model.plan
-    found = collect_cases(wanted, settings, labels=plan.labels, contrasts=plan.in_channels, say=progress.stage)
-    return found.cases
-
-
-def _obtain_base(
-    request: ImprovementRequest,
-    settings: Settings,
-    client: FederationClient | None,
-    folder: Path,
-    progress: Progress,
-) -> BaseModel:
-    if request.base is not None:
-        return base_from_file(request.base, request.model_type)
-    if client is None:
-        raise SettingsError("expected a base model file or a federation server, found neither; name one of them")
-    progress.stage(f"pulling the newest {request.model_type}")
-    return base_from_server(
-        client,
-        request.model_type,
-        folder / "base.model",
-        settings=settings,
-        server=request.server,
-        say=progress.stage,
-    )
-
-
 def _address(request: ImprovementRequest, settings: Settings, client: FederationClient | None) -> str:
     """Where the update is to go; "" when it is to stay. Asked before hours of training."""
     if not request.upload:
@@ -246,7 +143,7 @@ def _address(request: ImprovementRequest, settings: Settings, client: Federation
     return checked_address(request.server or settings.server)
 
 
-def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> tuple[ImprovementRequest, str]:
+def _settled(request: ImprovementRequest, start: Start, progress: Progress) -> tuple[ImprovementRequest, str]:
     """The request with a method that is no longer open, and why it is that one; "" where somebody chose."""
     if request.method != AUTO:
         if request.minutes is not None:
@@ -271,7 +168,7 @@ def _settled(request: ImprovementRequest, start: _Start, progress: Progress) -> 
     return settled, choice.why
 
 
-def _fine_tune(start: _Start, request: ImprovementRequest, settings: Settings, progress: Progress) -> _Outcome:
+def _fine_tune(start: Start, request: ImprovementRequest, settings: Settings, progress: Progress) -> _Outcome:
     """Train, choose how much of it to keep, and judge it as it would be sent."""
     zero_shot = start.before["mean"]
     if zero_shot is None:
@@ -304,27 +201,17 @@ def _fine_tune(start: _Start, request: ImprovementRequest, settings: Settings, p
         carried_from_before(settings, model) if request.upload else {},
     )
     tuned = tune(tuning, start.division)
-    start = _on_cases_of(start, tuned.division)
+    start = on_cases_of(start, tuned.division)
     return _Outcome(start, tuned, measured, _decide(start, tuned, settings), _reference_dice(start, tuned.improved))
 
 
-def _on_cases_of(start: _Start, division: Division) -> _Start:
-    """The start, measured on what the division holds out; as it was where that is the same."""
-    if division is start.division:
-        return start
-    model, measured = start.base.model, Measurements()
-    network = build_network(model.plan, model.weights).to(choose_device())
-    before = measure_folds([network] * len(division.folds), model.plan, division, on_case=measured.take)
-    return replace(start, division=division, before=before, measured=measured)
-
-
-def _decide(start: _Start, tuned: Tuned, settings: Settings) -> GateDecision:
+def _decide(start: Start, tuned: Tuned, settings: Settings) -> GateDecision:
     if tuned.step == 0:
         return GateDecision(False, "no step of the update does better on the held-out cases: the global model stays")
     return decide_gate(start.before, tuned.after, margin=settings.dice_margin)
 
 
-def _reference_dice(start: _Start, improved: GlobalModel) -> Mapping[str, float | None] | None:
+def _reference_dice(start: Start, improved: GlobalModel) -> Mapping[str, float | None] | None:
     if not start.references:
         return None
     network = build_network(improved.plan, improved.weights).to(choose_device())
@@ -335,7 +222,7 @@ def _noise(settings: Settings) -> Noise | None:
     return Noise(settings.clip_norm, settings.noise_multiplier) if settings.clip_norm > 0 else None
 
 
-def _facts(start: _Start, method: str, tuned: Tuned, noise: Noise | None) -> DeltaFacts:
+def _facts(start: Start, method: str, tuned: Tuned, noise: Noise | None) -> DeltaFacts:
     base = start.base
     return DeltaFacts(
         model_type=base.model_type,
@@ -352,7 +239,7 @@ def _facts(start: _Start, method: str, tuned: Tuned, noise: Noise | None) -> Del
 
 
 def _report_facts(
-    start: _Start, outcome: _Outcome, request: ImprovementRequest, summary: ImprovementSummary, content: bytes
+    start: Start, outcome: _Outcome, request: ImprovementRequest, summary: ImprovementSummary, content: bytes
 ) -> ReportFacts:
     held_out = pair_measurements(start.measured.items, outcome.measured.items)
     history = outcome.tuned.result.history
@@ -363,7 +250,7 @@ def _report_facts(
 
 
 def _summarise(
-    start: _Start, method: str, outcome: _Outcome, delta_bytes: int, seconds: float, *, why: str
+    start: Start, method: str, outcome: _Outcome, delta_bytes: int, seconds: float, *, why: str
 ) -> ImprovementSummary:
     tuned, division = outcome.tuned, start.division
     return ImprovementSummary(

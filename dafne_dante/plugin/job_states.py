@@ -36,6 +36,7 @@ __all__ = [
     "finish",
     "is_due",
     "join",
+    "object_in",
     "options_from_json",
     "options_to_json",
 ]
@@ -163,6 +164,15 @@ def options_to_json(options: JobOptions) -> str:
     if len(text) > 1 << 16:
         raise SettingsError("expected options of a job of at most 64 KiB, found more; name fewer folders")
     return text
+
+
+def object_in(text: str) -> dict[str, Any]:
+    """The JSON object that another process wrote, such as `Job.progress`; an empty one for any other text."""
+    try:
+        found = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def options_from_json(text: str) -> JobOptions:

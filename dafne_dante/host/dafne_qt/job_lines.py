@@ -11,9 +11,9 @@ from typing import Any
 
 from dafne_dante.host.dafne_qt import words
 from dafne_dante.host.dafne_qt.moments import local_moment
-from dafne_dante.host.dafne_qt.summaries import job_summary, object_in, report_of
+from dafne_dante.host.dafne_qt.summaries import job_summary, report_of
 from dafne_dante.plugin.job_run import has_checkpoint
-from dafne_dante.plugin.job_states import Job
+from dafne_dante.plugin.job_states import Job, object_in
 from dafne_dante.plugin.jobs import JobQueue
 from dafne_dante.plugin.report.words import bytes_in_words
 

@@ -1,13 +1,13 @@
 """What a job left in its folder for whoever asks later."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dafne_dante.durable import read_bounded
+from dafne_dante.plugin.job_states import object_in
 
-__all__ = ["job_summary", "object_in", "report_of"]
+__all__ = ["job_summary", "report_of"]
 
 _OUT = "out"
 _REPORT, _SUMMARY = "report.html", "summary.json"
@@ -24,12 +24,3 @@ def report_of(folder: Path) -> Path | None:
     """The job's page, if there is one."""
     report = folder / _OUT / _REPORT
     return report if report.is_file() else None
-
-
-def object_in(text: str) -> Mapping[str, Any]:
-    """The JSON object in a text, and nothing of any other text."""
-    try:
-        found = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
